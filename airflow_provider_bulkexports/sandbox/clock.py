@@ -1,0 +1,34 @@
+"""The sandbox's clock: real time that a test can move."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Clock"]
+
+
+class Clock:
+    """The real time plus what it has been advanced by."""
+
+    def __init__(self) -> None:
+        self._offset = 0.0
+        self.on_change: Callable[[], None] | None = None
+
+    def now(self) -> float:
+        """Return the sandbox's time in seconds since 1970."""
+        return time.time() + self._offset
+
+    def moment(self) -> datetime:
+        """Return the sandbox's time as a UTC instant."""
+        return datetime.fromtimestamp(self.now(), UTC)
+
+    def advance(self, seconds: float) -> None:
+        """Move the time, backwards too, and tell ``on_change``."""
+        self._offset += seconds
+        if self.on_change is not None:
+            self.on_change()

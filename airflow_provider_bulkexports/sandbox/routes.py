@@ -1,0 +1,222 @@
+"""The nine operations of the API, and the bucket that its links point to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+from airflow_provider_bulkexports.sandbox.answers import Answer, json_answer
+from airflow_provider_bulkexports.sandbox.forms import read_day, read_resource_type
+from airflow_provider_bulkexports.sandbox.paging import Page, cut
+from airflow_provider_bulkexports.sandbox.settings import Refusal
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from airflow_provider_bulkexports.api.models import ResourceType
+    from airflow_provider_bulkexports.sandbox.faults import RequestFaults
+    from airflow_provider_bulkexports.sandbox.service import Link, ProducedFile, Service
+
+__all__ = ["Routes"]
+
+_MOST_JOBS = 1000
+_MOST_DAYS = 400
+
+
+class Routes:
+    """
+    Handlers; each takes the request, the account of its login, and the request's faults.
+
+    :param service: what they act on.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def fetch_export(self, request: web.Request, _: str, __: RequestFaults) -> Answer:
+        """Answer with a resource type's links."""
+        kind = _resource_type(request)
+        url = f"{_origin(request)}/v1/Exports/{kind}"
+        links = {
+            "days": f"{url}/Days",
+            "export_custom_jobs": f"{url}/Jobs",
+            "jobs": f"{_origin(request)}/v1/Exports/Jobs",
+        }
+        return json_answer({"resource_type": str(kind), "url": url, "links": links})
+
+    async def create_job(self, request: web.Request, account: str, faults: RequestFaults) -> Answer:
+        """Make a job."""
+        kind, form = _resource_type(request), await _form(request)
+        scripted = faults.take_all("job_outcome", "empty_day")
+        job = self._service.create_job(account, kind, form, scripted)
+        return json_answer(self._service.describe(job, created=True), 201)
+
+    async def list_jobs(self, request: web.Request, account: str, faults: RequestFaults) -> Answer:
+        """List the jobs of a type."""
+        kind, lag = _resource_type(request), faults.take("list_lag")
+        jobs = self._service.jobs(account, kind, lag.params["seconds"] if lag else 0)
+        page = _page(request, [((job.number,), job) for job in jobs], "jobs", _MOST_JOBS, faults)
+        items = [self._service.describe(job) for job in page.items]
+        _bend_details(items, faults)
+        return json_answer({"jobs": items, "meta": page.meta})
+
+    async def fetch_job(self, request: web.Request, account: str, faults: RequestFaults) -> Answer:
+        """Answer with one job."""
+        job = self._service.job(account, request.match_info["JobSid"])
+        body = self._service.describe(job)
+        body["url"] = f"{_origin(request)}/v1/Exports/Jobs/{job.sid}"
+        _bend_details([body], faults)
+        return json_answer(body)
+
+    async def delete_job(self, request: web.Request, account: str, _: RequestFaults) -> Answer:
+        """Delete a job that has not finished."""
+        self._service.delete_job(account, request.match_info["JobSid"])
+        return Answer(204)
+
+    async def list_days(self, request: web.Request, account: str, faults: RequestFaults) -> Answer:
+        """List the day files of a type."""
+        kind = _resource_type(request)
+        files = [
+            ((file.made_at, file.job.number, file.day.isoformat()), file)
+            for file in self._service.files(account, kind)
+            if file.listed
+        ]
+        page = _page(request, files, "days", _MOST_DAYS, faults)
+        items = [await self._day_json(file) for file in page.items]
+        return json_answer({"days": items, "meta": page.meta})
+
+    async def fetch_day(self, request: web.Request, account: str, faults: RequestFaults) -> Answer:
+        """Redirect to a day's file."""
+        kind = _resource_type(request)
+        try:
+            day = read_day(request.match_info["Day"], "Day")
+        except Refusal:
+            raise Refusal.not_found(request.path) from None
+        signature, link = self._service.sign(account, kind, day)
+        url = _origin(request) + _signed_path(signature, link, self._service)
+        if fault := faults.take("redirect"):
+            url = fault.params["url"]
+        return json_answer({"redirect_to": url}, 307, {"Location": url})
+
+    async def fetch_configuration(
+        self, request: web.Request, account: str, _: RequestFaults
+    ) -> Answer:
+        """Answer with a type's daily export."""
+        return self._configuration(request, account, _resource_type(request))
+
+    async def update_configuration(
+        self, request: web.Request, account: str, _: RequestFaults
+    ) -> Answer:
+        """Change a type's daily export."""
+        kind = _resource_type(request)
+        self._service.configure(account, kind, await _form(request))
+        return self._configuration(request, account, kind)
+
+    async def download(self, request: web.Request, _: str, __: RequestFaults) -> Answer:
+        """Serve a day's file to whoever has a fresh link."""
+        if "Authorization" in request.headers:
+            raise Refusal(400, 0, "InvalidArgument: Only one auth mechanism allowed")
+        file = self._service.open_link(request.query.get("X-Amz-Signature", ""))
+        size = await self._service.archive.size(file.key)
+        record: dict[str, Any] = {
+            "resource_type": str(file.job.resource_type),
+            "day": file.day.isoformat(),
+            "records": self._service.archive.records(file.key),
+            "bytes": 0,
+            "complete": False,
+            "account_sid": file.job.account_sid,
+            "job_sid": file.job.sid,
+        }
+        self._service.ledger.downloads.append(record)
+        return Answer(
+            200,
+            {"Content-Type": "binary/octet-stream"},
+            chunks=self._service.archive.chunks(file.key),
+            size=size,
+            record=record,
+        )
+
+    async def _day_json(self, file: ProducedFile) -> dict[str, Any]:
+        return {
+            "day": file.day.isoformat(),
+            "size": await self._service.archive.size(file.key),
+            "create_date": _utc(file.made_at).date().isoformat(),
+            # Seen in this list, and only here: hyphens come back escaped.
+            "friendly_name": file.job.friendly_name.replace("-", "\\-"),
+            "resource_type": str(file.job.resource_type),
+        }
+
+    def _configuration(self, request: web.Request, account: str, kind: ResourceType) -> Answer:
+        known = self._service.configuration(account, kind)
+        return json_answer(
+            {
+                "enabled": known.enabled,
+                "webhook_url": known.webhook_url or "",
+                "webhook_method": known.webhook_method or "",
+                "resource_type": str(kind),
+                "url": f"{_origin(request)}/v1/Exports/{kind}/Configuration",
+            }
+        )
+
+
+def _resource_type(request: web.Request) -> ResourceType:
+    return read_resource_type(request.match_info["ResourceType"], request.path)
+
+
+def _origin(request: web.Request) -> str:
+    return f"{request.scheme}://{request.host}"
+
+
+async def _form(request: web.Request) -> dict[str, str]:
+    if request.content_type != "application/x-www-form-urlencoded":
+        return {}
+    text = (await request.read()).decode("utf-8", "replace")
+    return dict(parse_qsl(text, keep_blank_values=True))
+
+
+def _page(
+    request: web.Request,
+    items: list[tuple[tuple[Any, ...], Any]],
+    name: str,
+    most: int,
+    faults: RequestFaults,
+) -> Page[Any]:
+    url = f"{_origin(request)}{request.path}"
+    page = cut(items, request.query, url=url, name=name, most=most)
+    if faults.take("loop_page"):
+        page.meta["next_page_url"] = page.meta["url"]
+    if fault := faults.take("evil_page"):
+        page.meta["next_page_url"] = fault.params["url"]
+    return page
+
+
+def _bend_details(jobs: list[dict[str, Any]], faults: RequestFaults) -> None:
+    word, null_days = faults.take("status_word"), faults.take("null_days")
+    for group in (group for job in jobs for group in job["details"]):
+        if word:
+            group["status"] = word.params.get("word", "Paused")
+        if null_days:
+            group["days"] = None
+
+
+def _utc(moment: float) -> datetime:
+    return datetime.fromtimestamp(moment, UTC)
+
+
+def _signed_path(signature: str, link: Link, service: Service) -> str:
+    job, day = link.file.job, link.file.day
+    made = _utc(link.file.made_at).strftime("%Y%m%d%H%M%S")
+    owner = f"account={job.account_sid}"
+    parts = ("daily", f"day={day}", f"type={job.resource_type}", owner, f"created_time={made}")
+    query = {
+        "X-Amz-Security-Token": "sandbox",
+        "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+        "X-Amz-Date": service.clock.moment().strftime("%Y%m%dT%H%M%SZ"),
+        "X-Amz-SignedHeaders": "host",
+        "X-Amz-Expires": f"{service.settings.link_seconds:.0f}",
+        "X-Amz-Credential": "sandbox/us-east-1/s3/aws4_request",
+        "X-Amz-Signature": signature,
+    }
+    path = "/".join(quote(part) for part in parts)
+    return f"/_files/{path}/part-00000.json.gz?{urlencode(query)}"

@@ -1,0 +1,301 @@
+"""The service behind the sandbox: jobs, day files and links, without HTTP."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_bulkexports.api.models import JobState, ResourceType, Status
+from airflow_provider_bulkexports.sandbox.accounts import Accounts, Configuration
+from airflow_provider_bulkexports.sandbox.clock import Clock
+from airflow_provider_bulkexports.sandbox.forms import JobForm, check_webhook
+from airflow_provider_bulkexports.sandbox.jobs import CustomJob, plan_days
+from airflow_provider_bulkexports.sandbox.ledger import Ledger
+from airflow_provider_bulkexports.sandbox.records import Archive, FileKey, is_empty_day
+from airflow_provider_bulkexports.sandbox.settings import Refusal, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from airflow_provider_bulkexports.sandbox.faults import Fault
+
+__all__ = ["Link", "ProducedFile", "Service"]
+
+_RETENTION = 7 * 86_400
+_STOPPING = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProducedFile:
+    """A day's file as one job made it."""
+
+    job: CustomJob
+    day: date
+    made_at: float
+
+    @property
+    def listed(self) -> bool:
+        """Whether the Days list names it."""
+        return self.job.plans[self.day].empty != "absent"
+
+    @property
+    def fetchable(self) -> bool:
+        """Whether there is a file to fetch."""
+        return self.job.plans[self.day].empty not in ("absent", "not_found")
+
+    @property
+    def key(self) -> FileKey:
+        """What decides the file's bytes."""
+        form = self.job.plans[self.day].empty or "records"
+        return FileKey(self.job.account_sid, self.job.resource_type, self.day, form)
+
+
+@dataclass(slots=True)
+class Link:
+    """A signed link to a file, good for one use."""
+
+    file: ProducedFile
+    expires_at: float
+    used: bool = False
+
+
+class Service:
+    """
+    All state of a sandbox, computed from the clock when it is asked for.
+
+    :param settings: how it behaves.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = Clock()
+        self.ledger = Ledger()
+        self.archive = Archive(settings.seed, settings.records, settings.repeated_rows)
+        self.accounts = Accounts(settings)
+        self._jobs: dict[str, CustomJob] = {}
+        self._links: dict[str, Link] = {}
+
+    def create_job(
+        self,
+        account_sid: str,
+        resource_type: ResourceType,
+        form: Mapping[str, str],
+        scripted: Iterable[Fault] = (),
+    ) -> CustomJob:
+        """
+        Make a job and charge its days.
+
+        :param scripted: faults of kind ``job_outcome`` and ``empty_day`` that stick to it.
+        :raises Refusal: with status 400, or as the settings say over the quota.
+        """
+        fields = JobForm.parse(form, self.clock.moment().date())
+        days = fields.days()
+        self.accounts.charge(account_sid, len(days), self.clock.moment().date())
+        self.ledger.charged_days += len(days)
+        now = self.clock.now()
+        seconds = self.settings.seconds_for(len(days))
+        number = len(self._jobs)
+        plans = plan_days(days, now, seconds, random.Random(f"{self.settings.seed}/job/{number}"))
+        for day, plan in plans.items():
+            if is_empty_day(self.settings.seed, resource_type, day, self.settings.empty_every):
+                plan.walk = (Status.RUNNING, Status.COMPLETED_EMPTY_RECORDS)
+                plan.empty = self.settings.empty_form
+        job = CustomJob(
+            sid=f"JS{secrets.token_hex(16)}",
+            number=number,
+            account_sid=account_sid,
+            resource_type=resource_type,
+            start_day=fields.start_day,
+            end_day=fields.end_day,
+            friendly_name=fields.friendly_name,
+            created_at=now,
+            plans=plans,
+            grace=min(_STOPPING / self.settings.speed, seconds / 5),
+            webhook_url=fields.webhook_url,
+            webhook_method=fields.webhook_method,
+            email=fields.email,
+        )
+        for fault in scripted:
+            _script(job, fault, self.settings.empty_form)
+        self._jobs[job.sid] = job
+        self.accounts[account_sid].jobs[resource_type].append(job)
+        return job
+
+    def jobs(
+        self, account_sid: str, resource_type: ResourceType, lag: float = 0
+    ) -> list[CustomJob]:
+        """
+        Return the jobs of a type that are still listed, oldest first.
+
+        :param lag: leaves out jobs younger than this many seconds.
+        """
+        now = self.clock.now()
+        return [
+            job
+            for job in self.accounts[account_sid].jobs[resource_type]
+            if not self._expired(job, now) and (not lag or job.created_at <= now - lag)
+        ]
+
+    def job(self, account_sid: str, sid: str) -> CustomJob:
+        """
+        Return a job.
+
+        :raises Refusal: with status 404 for a foreign, unknown or expired one.
+        """
+        job = self._jobs.get(sid)
+        if job is None or job.account_sid != account_sid or self._expired(job, self.clock.now()):
+            raise Refusal.not_found(f"/v1/Exports/Jobs/{sid}")
+        return job
+
+    def every_job(self) -> Iterable[CustomJob]:
+        """Return every job ever made."""
+        return self._jobs.values()
+
+    def delete_job(self, account_sid: str, sid: str) -> None:
+        """
+        Delete an unfinished job; no day is given back.
+
+        :raises Refusal: with status 404, unless the settings say 204 for a finished one.
+        """
+        job, now = self.job(account_sid, sid), self.clock.now()
+        if job.deleted_at is None and job.state(now) is JobState.ACTIVE:
+            job.deleted_at = now
+        elif self.settings.delete_finished_status == 404:
+            raise Refusal.not_found(f"/v1/Exports/Jobs/{sid}")
+
+    def describe(self, job: CustomJob, *, created: bool = False) -> dict[str, Any]:
+        """
+        Return a job as JSON.
+
+        :param created: leaves the details null, as in the answer to a creation.
+        """
+        now = self.clock.now()
+        return job.as_json(self._position(job, now), None if created else job.details(now))
+
+    def files(self, account_sid: str, resource_type: ResourceType) -> list[ProducedFile]:
+        """Return the newest file of each day, in the order in which they were made."""
+        now = self.clock.now()
+        newest: dict[date, ProducedFile] = {}
+        for job in self.accounts[account_sid].jobs[resource_type]:
+            if job.created_at > now or job.ends_at + _RETENTION <= now:
+                continue
+            for day in job.plans:
+                made_at = job.file_made_at(day)
+                if (
+                    made_at is None
+                    or not made_at + self.settings.file_lag <= now < made_at + _RETENTION
+                ):
+                    continue
+                if day not in newest or newest[day].made_at <= made_at:
+                    newest[day] = ProducedFile(job, day, made_at)
+        return sorted(newest.values(), key=lambda file: (file.made_at, file.job.number, file.day))
+
+    def sign(self, account_sid: str, resource_type: ResourceType, day: date) -> tuple[str, Link]:
+        """
+        Return a new signature and link for a day's file.
+
+        :raises Refusal: with status 404 for a day without a file.
+        """
+        for file in self.files(account_sid, resource_type):
+            if file.day == day and file.fetchable:
+                signature = secrets.token_hex(32)
+                link = Link(file, self.clock.now() + self.settings.link_seconds)
+                self._links[signature] = link
+                return signature, link
+        raise Refusal.not_found(f"/v1/Exports/{resource_type}/Days/{day}")
+
+    def open_link(self, signature: str) -> ProducedFile:
+        """
+        Use a link up and return its file.
+
+        :raises Refusal: with status 403 for an unknown, used or expired one.
+        """
+        link = self._links.get(signature)
+        if link is None:
+            raise Refusal(403, 0, "SignatureDoesNotMatch: The signature does not match")
+        if link.used or self.clock.now() >= link.expires_at:
+            raise Refusal(403, 0, "AccessDenied: Request has expired")
+        link.used = True
+        return link.file
+
+    def configuration(self, account_sid: str, resource_type: ResourceType) -> Configuration:
+        """Return the daily export of a type."""
+        return self.accounts[account_sid].configurations[resource_type]
+
+    def configure(
+        self, account_sid: str, resource_type: ResourceType, form: Mapping[str, str]
+    ) -> Configuration:
+        """
+        Change the daily export of a type; what is not given stays.
+
+        :raises Refusal: with status 403 without an Editions plan, 400 for wrong fields.
+        """
+        if not self.settings.editions:
+            raise Refusal(403, 20006, "Daily exports are available with Twilio Editions only")
+        known = self.configuration(account_sid, resource_type)
+        enabled = form.get("Enabled")
+        if enabled is not None and enabled.lower() not in ("true", "false"):
+            raise Refusal.invalid("Enabled must be true or false")
+        url = form["WebhookUrl"] or None if "WebhookUrl" in form else known.webhook_url
+        method = form["WebhookMethod"] or None if "WebhookMethod" in form else known.webhook_method
+        check_webhook(url, method)
+        known.webhook_url, known.webhook_method = url, method
+        if enabled is not None:
+            known.enabled = enabled.lower() == "true"
+        return known
+
+    def ledger_json(self) -> dict[str, Any]:
+        """Return the ledger as JSON."""
+        now = self.clock.now()
+        return self.ledger.as_json(
+            [
+                {
+                    "job_sid": job.sid,
+                    "account_sid": job.account_sid,
+                    "resource_type": str(job.resource_type),
+                    "start_day": job.start_day.isoformat(),
+                    "end_day": job.end_day.isoformat(),
+                    "friendly_name": job.friendly_name,
+                    "created_at": datetime.fromtimestamp(job.created_at, UTC).isoformat(),
+                    "deleted": job.deleted_at is not None,
+                    "state": job.state(now).value,
+                }
+                for job in self._jobs.values()
+            ]
+        )
+
+    def _position(self, job: CustomJob, now: float) -> int:
+        # "0" finished, "1" running, "2" new: as seen; it can only go down.
+        if job.state(now) is not JobState.ACTIVE:
+            return 0
+        if any(word != Status.SUBMITTED for word in (job.word(day, now) for day in job.plans)):
+            return 1
+        older = (other for other in self._jobs.values() if other.number < job.number)
+        return 2 + sum(_waiting(other, now) for other in older)
+
+    @staticmethod
+    def _expired(job: CustomJob, now: float) -> bool:
+        finished = job.finished_at
+        return finished is not None and now >= finished + _RETENTION
+
+
+def _waiting(job: CustomJob, now: float) -> bool:
+    return job.deleted_at is None and all(plan.runs_at > now for plan in job.plans.values())
+
+
+def _script(job: CustomJob, fault: Fault, empty_form: str) -> None:
+    chosen = fault.params.get("days")
+    for day, plan in job.plans.items():
+        if chosen is not None and day.isoformat() not in chosen:
+            continue
+        if fault.kind == "empty_day":
+            plan.walk = (Status.RUNNING, Status.COMPLETED_EMPTY_RECORDS)
+            plan.empty = fault.params["how"]
+            continue
+        outcome = fault.params["outcome"]
+        plan.walk = (Status.RUNNING, outcome) if isinstance(outcome, str) else tuple(outcome)
+        empty = Status.parse(plan.walk[-1]) is Status.COMPLETED_EMPTY_RECORDS
+        plan.empty = (plan.empty or empty_form) if empty else None

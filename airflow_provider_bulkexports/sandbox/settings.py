@@ -1,0 +1,97 @@
+"""What a sandbox can be told: its settings, and how it refuses a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airflow_provider_bulkexports.sandbox.faults import EMPTY_FORMS
+
+__all__ = ["DEFAULT_ACCOUNT_SID", "DEFAULT_AUTH_TOKEN", "Refusal", "Settings"]
+
+DEFAULT_ACCOUNT_SID = "AC" + "5a" * 16
+"""Account of a sandbox that is not told another."""
+
+DEFAULT_AUTH_TOKEN = "sandbox-auth-token"  # noqa: S105 - opens nothing but the sandbox
+"""Auth token of that account; in no way like a real one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """
+    How a sandbox behaves when nothing goes wrong.
+
+    :param speed: jobs run this many times faster than the thirty seconds and more of speed 1.
+    :param job_seconds: makes every job take exactly this long, whatever ``speed`` says.
+    :param records: records in a day.
+    :param seed: decides records, empty days and the order in which days finish.
+    :param empty_every: about one day in this many has no records; 0 for none.
+    :param empty_form: what an empty day looks like, of ``absent``, ``not_found``,
+        ``zero_bytes`` and ``empty_gzip``.
+    :param repeated_rows: records of a day that come twice.
+    :param file_lag: seconds from a day's completion until its file can be had.
+    :param link_seconds: life of a signed link.
+    :param quota_days: days an account and its subaccounts may request per UTC day.
+    :param quota_status: HTTP status of a request over the quota; Twilio's is not documented.
+    :param quota_code: Twilio code of a request over the quota.
+    :param delete_finished_status: 404 or 204, for deleting what is finished or deleted.
+    :param editions: whether the account may switch on daily exports.
+    :param webhook_copies: how often a webhook is called; Twilio was seen to call four times.
+    """
+
+    speed: float = 1.0
+    job_seconds: float | None = None
+    records: int = 1000
+    seed: int = 0
+    empty_every: int = 20
+    empty_form: str = "absent"
+    repeated_rows: int = 0
+    file_lag: float = 0.0
+    link_seconds: float = 240.0
+    quota_days: int = 366
+    quota_status: int = 400
+    quota_code: int = 20001
+    delete_finished_status: int = 404
+    editions: bool = True
+    webhook_copies: int = 1
+
+    def __post_init__(self) -> None:
+        if self.speed <= 0:
+            raise ValueError("speed must be above 0")
+        if self.job_seconds is not None and self.job_seconds < 0:
+            raise ValueError("job_seconds must not be negative")
+        if self.records < 0:
+            raise ValueError("records must not be negative")
+        if self.empty_form not in EMPTY_FORMS:
+            raise ValueError(f"empty_form is one of {', '.join(EMPTY_FORMS)}")
+        if self.delete_finished_status not in (204, 404):
+            raise ValueError("delete_finished_status is 204 or 404")
+
+    def seconds_for(self, days: int) -> float:
+        """Return how long a job of this many days takes."""
+        if self.job_seconds is not None:
+            return self.job_seconds
+        return min(30 + 3 * days, 900) / self.speed
+
+
+class Refusal(Exception):
+    """
+    An answer of the API that is an error.
+
+    :param status: HTTP status.
+    :param code: Twilio's error code.
+    :param message: what is wrong.
+    """
+
+    def __init__(self, status: int, code: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+    @classmethod
+    def invalid(cls, message: str) -> Refusal:
+        """Return a refusal of a request's parameters."""
+        return cls(400, 20001, message)
+
+    @classmethod
+    def not_found(cls, what: str) -> Refusal:
+        """Return a refusal for a resource that is not there."""
+        return cls(404, 20404, f"The requested resource {what} was not found")
