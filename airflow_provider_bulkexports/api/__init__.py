@@ -1,0 +1,1 @@
+"""Twilio's BulkExport API, free of Airflow: values, client, submit-once."""
