@@ -1,0 +1,354 @@
+"""One exported day's file: fetched over its signed link, checked to the last byte while it streams.
+
+Whoever has a signed link has the file, so no link leaves this module: not in an error, not in a
+log. The session that opens it knows nothing of the API's: no login, no cookies, no headers of its.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import itertools
+import logging
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from urllib.parse import urlsplit
+
+import pendulum
+import requests
+import urllib3.exceptions
+
+from airflow_provider_bulkexports import __version__
+from airflow_provider_bulkexports.api.day_check import DayFileCheck, Limits
+from airflow_provider_bulkexports.api.errors import BadData, LinkRefused, NotFound, Retryable
+from airflow_provider_bulkexports.api.retry import (
+    LONGEST_WAIT,
+    Failure,
+    backoff,
+    failure_of_status,
+    retry_after_seconds,
+)
+from airflow_provider_bulkexports.api.signed_links import check_link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import date
+
+    from airflow_provider_bulkexports.api.client import Client
+    from airflow_provider_bulkexports.api.models import ResourceType
+
+__all__ = ["DayFile", "fetch_day_file"]
+
+_log = logging.getLogger(__name__)
+
+TRIES = 3
+"""Downloads of one file, each over a link of its own, before its damage is an error."""
+
+MISSING_TRIES = 5
+"""Askings for a file that should be there: it may come seconds after its day is complete."""
+
+_TIMEOUT = (5.0, 30.0)
+_BLOCK = 64 * 1024
+"""Bytes read at once; more is slower under TLS."""
+_BATCH = 16
+"""Blocks that are handed to the checking thread at once."""
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class DayFile:
+    """
+    A day's file, whole and verified.
+
+    :param size: bytes of the file.
+    :param records: lines of its text; 0 for a day on which nothing happened.
+    :param sha256: hexadecimal digest of the file.
+    """
+
+    resource_type: ResourceType
+    day: date
+    size: int
+    records: int
+    sha256: str
+
+
+def fetch_day_file(
+    client: Client,
+    resource_type: ResourceType,
+    day: date,
+    target: BinaryIO,
+    *,
+    may_be_empty: bool,
+    listed_size: int | None = None,
+    allowed_hosts: Sequence[str] = (),
+    limits: Limits | None = None,
+    progress: Callable[[int], None] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> DayFile:
+    """
+    Fetch a day's file into ``target``, as the bytes that it is in the bucket.
+
+    Each try asks for a link of its own, right before it is used. A file that is cut, altered or
+    no gzip is fetched again; unless this returns, ``target`` is left empty.
+
+    What ``listed_size`` counts is not documented. Compressed bytes were seen, and the text's
+    size is taken too. Where it is neither, the file may be cut between two gzip members, so
+    it is fetched again; if then the same bytes come, as many as the bucket announced, the listing
+    is wrong, which is logged, and the file right.
+
+    :param target: a seekable, buffered binary file; what it holds is overwritten.
+    :param may_be_empty: whether the job said ``CompletedEmptyRecords``: then no file, an empty
+        one and a gzip of nothing all mean no records, and leave ``target`` empty.
+    :param listed_size: the day's size in the Days list; None or 0 if not known.
+    :param allowed_hosts: as for :func:`check_link`.
+    :param progress: told the bytes of this try so far, about once a MiB.
+    :param sleep: waits between two tries.
+    :raises BadData: when no try brought a whole file.
+    :raises NotFound: when there is no file, and there should be one.
+    :raises LinkRefused: when the link leads elsewhere.
+    :raises Retryable: when the service or the bucket does not answer.
+    """
+    fetch = _Fetch(target, limits or Limits(), progress)
+    loopback = urlsplit(client.base_url).scheme == "http"
+    failed, missing, digests = 0, 0, set[str]()
+    problem: BadData | Retryable | NotFound | None = None
+    try:
+        with _BareSession(loopback=loopback) as session:
+            while failed < TRIES and missing < MISSING_TRIES:
+                if problem is not None:
+                    advice = getattr(problem, "retry_after", None)
+                    sleep(min(backoff(failed + missing, advice), LONGEST_WAIT))
+                link = None
+                try:
+                    link = client.fetch_day(resource_type, day)
+                    check_link(link.url, allowed_hosts=allowed_hosts, loopback=loopback)
+                    fetch.run(session, link.url)
+                    fetch.require_size(listed_size or None, digests)
+                    fetch.require_records(may_be_empty=may_be_empty)
+                    return DayFile(resource_type, day, fetch.size, fetch.records, fetch.sha256)
+                except NotFound as error:
+                    if may_be_empty:
+                        fetch.clear()
+                        return DayFile(resource_type, day, 0, 0, fetch.sha256)
+                    missing += 1
+                    problem = error
+                except (BadData, Retryable) as error:
+                    if link is None and isinstance(error, Retryable):
+                        raise  # the client has tried often enough
+                    failed += 1
+                    problem = error
+                _log.info("%s of %s was not fetched: %s", resource_type, day, problem)
+    except BaseException:
+        with contextlib.suppress(OSError, ValueError):
+            fetch.clear()
+        raise
+    fetch.clear()
+    assert problem is not None  # noqa: S101 - the loop ended with one
+    raise _final(problem, f"{resource_type} of {day}", failed + missing)
+
+
+def _final(
+    problem: BadData | Retryable | NotFound, shown: str, tries: int
+) -> BadData | Retryable | NotFound:
+    reason = str(problem).rstrip(".")
+    if isinstance(problem, NotFound):
+        return NotFound(
+            f"There is no file of {shown}, after {tries} tries: Twilio keeps files for 7 days, and "
+            f"one may come a little later than its day is complete. Try again, or export the day "
+            f"anew. {reason}.",
+            status=problem.status,
+            code=problem.code,
+            more_info=problem.more_info,
+            request_id=problem.request_id,
+        )
+    if isinstance(problem, Retryable):
+        return Retryable(
+            f"{shown} could not be fetched in {tries} tries: {reason}.",
+            retry_after=problem.retry_after,
+            status=problem.status,
+            code=problem.code,
+            request_id=problem.request_id,
+        )
+    return BadData(
+        f"{shown} did not arrive whole in {tries} tries, the last time because {reason}. Nothing "
+        "was kept. Try again later; if it stays so, export the day anew.",
+        status=problem.status,
+    )
+
+
+class _Fetch:
+    """One file's way into its target; each run starts anew."""
+
+    def __init__(
+        self, target: BinaryIO, limits: Limits, progress: Callable[[int], None] | None
+    ) -> None:
+        self._target, self._limits, self._progress = target, limits, progress
+        self.clear()
+
+    def clear(self) -> None:
+        """Empty the target."""
+        self._target.seek(0)
+        self._target.truncate()
+        self._digest = hashlib.sha256()
+        self._check = DayFileCheck(self._limits)
+        self._announced: int | None = None
+        self.size = 0
+
+    @property
+    def records(self) -> int:
+        return self._check.records
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def run(self, session: requests.Session, url: str) -> None:
+        """Fetch the file once."""
+        self.clear()
+        with contextlib.closing(_open(session, url)) as answer:
+            length = answer.headers.get("Content-Length", "")
+            if re.fullmatch(r"\d{1,18}", length, re.ASCII) and not _is_chunked(answer):
+                self._announced = int(length)
+            self._stream(answer)
+        if self._announced not in (None, self.size):
+            raise BadData(f"the file ends after {self.size} of {self._announced} bytes")
+        if self.size:
+            self._check.finish()
+
+    def require_size(self, listed: int | None, digests: set[str]) -> None:
+        """Compare with the listing; ``digests`` are those of the tries that differed from it."""
+        if listed in (None, self.size, self._check.text_size):
+            return
+        if self._announced is not None and self.sha256 in digests:
+            _log.warning(
+                "A day's file has %d bytes, and %d were listed; it came twice the same and whole.",
+                self.size,
+                listed,
+            )
+            return
+        digests.add(self.sha256)
+        raise BadData(f"the file has {self.size} bytes, and {listed} were listed")
+
+    def require_records(self, *, may_be_empty: bool) -> None:
+        """Accept a file without records where the job said so, as no bytes."""
+        if self.records:
+            return
+        if not may_be_empty:
+            raise BadData("the file holds no records, and the job does not call the day empty")
+        self.clear()
+
+    def _stream(self, answer: requests.Response) -> None:
+        # Inflating takes most of the time, and lets go of the interpreter: a thread inflates one
+        # batch while the next is read, hashed and written. Never more than two are held.
+        with ThreadPoolExecutor(1, thread_name_prefix="bulkexports-check") as pool:
+            checking = None
+            for batch in _batches(_blocks(answer), _BATCH):
+                for block in batch:
+                    self._digest.update(block)
+                    self._target.write(block)
+                    self.size += len(block)
+                if checking is not None:
+                    checking.result()
+                checking = pool.submit(self._check_all, batch)
+                if self._progress is not None:
+                    self._progress(self.size)
+            if checking is not None:
+                checking.result()
+
+    def _check_all(self, batch: list[bytes]) -> None:
+        for block in batch:
+            self._check.feed(block)
+
+
+def _open(session: requests.Session, url: str) -> requests.Response:
+    failure = ""
+    try:
+        answer = session.get(url, stream=True, allow_redirects=False, timeout=_TIMEOUT)
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        failure = type(error).__name__
+    if failure:
+        # Raised out here: what the libraries raise holds the link, so it must not be chained.
+        raise Retryable(f"the bucket did not answer ({failure})")
+    status = answer.status_code
+    if status == 200:
+        return answer
+    told = _bucket_code(answer)
+    advice = retry_after_seconds(answer.headers.get("Retry-After"), pendulum.now("UTC"))
+    answer.close()
+    message = f"the bucket answered HTTP {status}{told}"
+    if status == 404:
+        raise NotFound(message, status=status)
+    if failure_of_status(status) in (Failure.THROTTLED, Failure.SERVER):
+        raise Retryable(message, status=status, retry_after=advice)
+    if 300 <= status < 400:
+        raise LinkRefused(
+            f"The link to the day's file leads on to another place (HTTP {status}), which is not "
+            "followed: only the service's own link is.",
+            status=status,
+        )
+    raise BadData(message, status=status)
+
+
+def _bucket_code(answer: requests.Response) -> str:
+    """Return the word in which a bucket says what is wrong; its other words name the link."""
+    start = next(_lenient(_blocks(answer)), b"")
+    found = re.search(rb"<Code>([A-Za-z]{1,60})</Code>", start[:4096])
+    return f" ({found[1].decode()})" if found else ""
+
+
+def _lenient(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    with contextlib.suppress(BadData):
+        yield from blocks
+
+
+def _blocks(answer: requests.Response) -> Iterator[bytes]:
+    """Yield the body as it was sent, whatever Content-Encoding it claims."""
+    stream = answer.raw.stream(_BLOCK, decode_content=False)
+    while True:
+        failure = ""
+        try:
+            block = next(stream, None)
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+            failure = type(error).__name__
+        if failure:
+            raise BadData(f"the connection broke before the file's end ({failure})")
+        if block is None:
+            return
+        if block:
+            yield block
+
+
+def _batches(items: Iterator[Item], count: int) -> Iterator[list[Item]]:
+    while batch := list(itertools.islice(items, count)):
+        yield batch
+
+
+def _is_chunked(answer: requests.Response) -> bool:
+    return "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
+
+
+class _BareSession(requests.Session):
+    """A session that has nothing to give away, and goes nowhere by itself."""
+
+    def __init__(self, *, loopback: bool) -> None:
+        super().__init__()
+        # A proxy or CA bundle of the environment is the user's wish, but a netrc entry must not
+        # become a login: requests looks it up only where there is no auth at all.
+        self.trust_env = not loopback
+        self.auth = _no_login
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        self.headers.clear()
+        self.headers["User-Agent"] = f"airflow-provider-bulkexports/{__version__}"
+        self.headers["Accept-Encoding"] = "identity"
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Find no redirect in any answer: requests would read a redirect's whole body."""
+
+
+def _no_login(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request

@@ -1,0 +1,90 @@
+"""Where a signed link may lead, and that it stays out of the logs.
+
+Whoever has a signed link has the file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from airflow_provider_bulkexports.api.errors import LinkRefused
+from airflow_provider_bulkexports.api.redact import safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["check_link"]
+
+_LINK = re.compile(
+    r"(https?)://([a-z0-9.-]+|\[::1\])(?::([0-9]{1,5}))?(?:/[!-\[\]-~]*)?",
+    re.ASCII | re.IGNORECASE,
+)
+_S3 = re.compile(
+    r"(?:[a-z0-9-]+\.)*s3(?:-[a-z0-9-]+)?(?:\.dualstack)?(?:\.[a-z]+(?:-[a-z]+)+-\d+)?"
+    r"\.amazonaws\.com"
+)
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+def check_link(url: str, *, allowed_hosts: Sequence[str] = (), loopback: bool = False) -> None:
+    """
+    Refuse a link to anywhere but the places where day files are.
+
+    :param allowed_hosts: hosts that are right beside S3's; one that begins with a dot stands for
+        all hosts that end with it.
+    :param loopback: whether http to this machine is right too, as it is for a sandbox's client.
+    :raises LinkRefused: without the link, which is a secret.
+    """
+    reason = _objection(url, tuple(host.lower() for host in allowed_hosts), loopback=loopback)
+    if reason is not None:
+        raise LinkRefused(
+            f"The service's link to the day's file was refused before anything was sent: {reason}."
+        )
+
+
+def _objection(  # noqa: PLR0911 - one return a rule
+    url: str, allowed_hosts: tuple[str, ...], *, loopback: bool
+) -> str | None:
+    suffixes = tuple(name for name in allowed_hosts if name.startswith("."))
+    # The whole of a link has to fit one pattern, so that no two parsers can differ about it.
+    match = _LINK.fullmatch(url)
+    if match is None:
+        return "it is not a plain address of scheme, host and path"
+    scheme, host, port = match[1].lower(), match[2].lower(), match[3]
+    if scheme == "http":
+        if loopback and host in _LOOPBACK:
+            return None
+        return "it is not https"
+    if port not in (None, "443"):
+        return f"it names port {port}"
+    if _is_address(host):
+        return "it names a numeric address"
+    if _S3.fullmatch(host) or host in allowed_hosts or host.endswith(suffixes):
+        return None
+    return f"its host {safe_text(host, [], 100)!r} is neither S3 nor among the allowed hosts"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        # 127.1, 0x7f.1 and 2130706433 are addresses too, for whoever resolves them.
+        return re.fullmatch(r"0x[0-9a-f]*|\d+", host.rstrip(".").rpartition(".")[2]) is not None
+    return True
+
+
+class _LinkFilter(logging.Filter):
+    """Takes signed queries out of what urllib3 logs, which at DEBUG is every address."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if "X-Amz-" in text or "Signature=" in text:
+            record.msg, record.args = safe_text(text, [], len(text)), ()
+        return True
+
+
+for _name in ("urllib3.connection", "urllib3.connectionpool", "urllib3.util.retry"):
+    logging.getLogger(_name).addFilter(_LinkFilter())
