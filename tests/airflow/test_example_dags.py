@@ -1,0 +1,96 @@
+"""The DAGs of dags/, loaded and run."""
+
+from __future__ import annotations
+
+import warnings
+from datetime import date
+from pathlib import Path
+
+import pendulum
+import pytest
+from in_process import AIRFLOW_3, POST, jobs_of, requests_of, run_dag, stored_xcom
+
+FOLDER = Path(__file__).resolve().parents[2] / "dags"
+FILES = sorted(FOLDER.glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def bag():
+    if AIRFLOW_3:
+        from airflow.dag_processing.dagbag import DagBag
+    else:
+        from airflow.models.dagbag import DagBag
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        loaded = DagBag(dag_folder=FOLDER)
+    warned = [str(w.message) for w in seen if "bulkexports" in w.filename]
+    return loaded, warned
+
+
+def test_they_load_without_errors_or_warnings(bag):
+    """Each file gives one DAG, named as the file, and this Airflow has nothing against it."""
+    loaded, warned = bag
+
+    assert loaded.import_errors == {}
+    assert {path: list(lines) for path, lines in loaded.captured_warnings.items()} == {}
+    assert warned == []
+    assert sorted(loaded.dags) == [path.stem for path in FILES]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_each_teaches_one_thing_on_a_page(path):
+    """A DAG to learn from has at most 60 lines and says first what it teaches."""
+    text = path.read_text()
+
+    assert len(text.splitlines()) <= 60
+    assert text.startswith('"""Teaches: ')
+
+
+@pytest.fixture
+def run(bag):
+    def by_name(dag_id, day, conf=None):
+        return run_dag(bag[0].dags[dag_id], pendulum.datetime(*day), conf)
+
+    return by_name
+
+
+def test_the_daily_dag_exports_its_day(run, sandbox):
+    """One run makes one job for the run's own day and hands its SID on; a rerun makes none."""
+    first = run("bulkexports_daily", (2026, 11, 10))
+    (job,) = jobs_of(sandbox)
+
+    assert str(first.state) == "success"
+    assert (job["resource_type"], job["start_day"], job["end_day"]) == (
+        "Messages",
+        "2026-11-10",
+        "2026-11-10",
+    )
+    sid = job["job_sid"]
+    assert stored_xcom(first, "export_messages") == sid
+    assert stored_xcom(first, "report") == f"Messages 2026-11-10 to 2026-11-10: {sid} completed"
+
+    again = run("bulkexports_daily", (2026, 11, 10))
+    assert str(again.state) == "success"
+    assert stored_xcom(again, "export_messages") == sid
+    assert requests_of(sandbox, POST) == 1
+
+
+def test_the_backfill_dag_splits_a_long_range(run, sandbox):
+    """439 days of two types are four jobs of at most 366 days, each day once."""
+    form = {
+        "resource_types": ["Messages", "Calls"],
+        "start_day": "2025-01-01",
+        "end_day": "2026-03-15",
+    }
+    done = run("bulkexports_backfill", (2026, 11, 11), form)
+    jobs = jobs_of(sandbox)
+    days = (date(2026, 3, 15) - date(2025, 1, 1)).days + 1
+
+    assert str(done.state) == "success"
+    assert sorted((job["resource_type"], job["start_day"], job["end_day"]) for job in jobs) == [
+        (kind, first, last)
+        for kind in ("Calls", "Messages")
+        for first, last in [("2025-01-01", "2026-01-01"), ("2026-01-02", "2026-03-15")]
+    ]
+    assert sandbox.ledger()["charged_days"] == 2 * days
+    assert sorted(stored_xcom(done, "collect")) == sorted(job["job_sid"] for job in jobs)
