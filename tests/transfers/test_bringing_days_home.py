@@ -1,0 +1,191 @@
+"""Days in the storage: where they lie, what their manifests say, what is in them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from day_transfers import FIRST, PARTS, day, lines_of, sha256
+from in_process import TaskInstance, context_of
+
+from airflow_provider_bulkexports.api.models import ResourceType
+
+FORMATS = list(PARTS)
+RECORDS = 700
+EMPTY_FORMS = ["absent", "not_found", "zero_bytes", "empty_gzip"]
+
+
+@pytest.fixture(params=FORMATS)
+def output_format(request):
+    if request.param == "parquet":
+        for name in ("pyarrow", "isal"):
+            pytest.importorskip(name, reason="needs airflow-provider-bulkexports[parquet]")
+    return request.param
+
+
+def count_with_duckdb(files):
+    """Count the rows of Parquet files by their folders' days."""
+    duckdb = pytest.importorskip("duckdb", reason="reads the Parquet files back with duckdb")
+    query = f"SELECT day, count(*) FROM '{files}' GROUP BY ALL ORDER BY ALL"  # noqa: S608
+    return {f"{found}": rows for found, rows in duckdb.sql(query).fetchall()}
+
+
+@pytest.mark.parametrize("kind", list(ResourceType))
+def test_a_finished_jobs_days_are_stored_whole(start_transfers, kind, output_format):
+    """Each day lies in its folder, with all its records and a manifest that tells the truth."""
+    transfers = start_transfers(records=RECORDS)
+    transfers.fault("empty_day", "create_job", days=[day(1)])
+    job = transfers.export(3, kind)
+    results = transfers.bring(job, output_format=output_format)
+
+    part, counts = PARTS[output_format], [RECORDS, 0, RECORDS]
+    assert [(result["day"], result["records"]) for result in results] == [
+        (day(number), count) for number, count in enumerate(counts)
+    ]
+    for number, result in enumerate(results):
+        manifest = transfers.manifest(number, kind)
+        stored = {
+            "resource_type": kind,
+            "day": day(number),
+            "job_sid": job,
+            "format": output_format,
+            "records": counts[number],
+            "rejected": 0,
+        }
+        assert manifest | stored == manifest
+        assert result["bytes"] == sum(file["bytes"] for file in manifest["files"])
+        if not counts[number]:
+            assert transfers.names(number, kind) == ["_manifest.json"]
+            assert (manifest["files"], manifest["account_sid"]) == ([], None)
+            assert result["path"] is None
+            continue
+        assert transfers.names(number, kind) == ["_manifest.json", part]
+        path, served = transfers.folder(number, kind) / part, transfers.served(number, kind)
+        content = path.read_bytes()
+        assert manifest["account_sid"] == transfers.sandbox.account_sid
+        assert manifest["files"] == [
+            {"name": part, "bytes": len(content), "sha256": sha256(content)}
+        ]
+        assert (manifest["source_bytes"], manifest["source_sha256"]) == (
+            len(served),
+            sha256(served),
+        )
+        assert result["path"] == f"file://{path}"
+        if output_format == "raw":
+            assert content == served
+            assert lines_of(path) == RECORDS
+    if output_format == "parquet":
+        rows = count_with_duckdb(transfers.storage / kind / "day=*" / part)
+        assert rows == {day(0): RECORDS, day(2): RECORDS}
+
+
+def test_the_manifest_is_written_last(transfers):
+    """Whoever sees a day's manifest finds the files that it names."""
+    transfers.bring(transfers.export(3))
+
+    for number in range(3):
+        folder = transfers.folder(number)
+        written = (folder / "_manifest.json").stat().st_mtime_ns
+        assert written >= (folder / "part-0.json.gz").stat().st_mtime_ns
+
+
+def test_nothing_else_is_left_in_the_storage(transfers):
+    """No temporary file stays behind in the storage."""
+    transfers.bring(transfers.export(3))
+
+    names = {path.name for path in transfers.storage.rglob("*") if path.is_file()}
+    assert names == {"_manifest.json", "part-0.json.gz"}
+
+
+@pytest.mark.parametrize("how", EMPTY_FORMS)
+def test_an_empty_day_is_no_records_and_no_file(transfers, how, output_format):
+    """However Twilio shows a day without records, it is stored as a manifest of none."""
+    transfers.fault("empty_day", "create_job", how=how, days=[day(1)])
+    job = transfers.export(2)
+    results = transfers.bring(job, output_format=output_format)
+    served = transfers.downloads()
+
+    assert results[1] == {"day": day(1), "path": None, "records": 0, "bytes": 0}
+    assert transfers.names(1) == ["_manifest.json"]
+    assert (transfers.manifest(1)["records"], transfers.manifest(1)["job_sid"]) == (0, job)
+    assert transfers.missing(2) == []
+    assert transfers.bring(job, output_format=output_format) == results
+    assert transfers.downloads() == served
+
+
+@pytest.mark.parametrize("how", ["not_found", "zero_bytes", "empty_gzip"])
+def test_an_empty_file_of_a_day_with_records_is_an_error(transfers, how, monkeypatch):
+    """A day without records is accepted only where the job calls it empty."""
+    from airflow_provider_bulkexports.compat import AirflowException
+
+    transfers.fault("empty_day", "create_job", how=how, days=[day(1)])
+    job = transfers.export(2)
+    transfers.fault("status_word", "fetch_job", word="Completed")
+    with pytest.raises(AirflowException, match=day(1)):
+        transfers.bring(job)
+
+    assert transfers.missing(2) == [
+        {"resource_type": "Messages", "start_day": day(1), "end_day": day(1)}
+    ]
+
+
+def test_more_than_a_month_returns_the_sum(transfers):
+    """For more than 31 days the result is one sum, of the size of which XCom does not complain."""
+    transfers.bring(transfers.export(31))
+    listed = transfers.bring(transfers.export(31), max_parallel_days=8)
+    summed = transfers.bring(transfers.export(32), max_parallel_days=8)
+
+    assert [result["day"] for result in listed] == [day(number) for number in range(31)]
+    parts = list(transfers.storage.rglob("part-*"))
+    assert summed == {
+        "path": (transfers.storage / "Messages").as_uri(),
+        "days": 32,
+        "records": 32 * 3,
+        "bytes": sum(path.stat().st_size for path in parts),
+    }
+
+
+@pytest.mark.parametrize("days", [2, 33])
+def test_outlets_are_told_what_was_brought(transfers, days):
+    """Each outlet's event says which days of which type came from which job."""
+
+    class Event:
+        extra = None
+
+    task = transfers.task(transfers.export(days), max_parallel_days=8)
+    outlets = ["one", "other"]
+    task.outlets = outlets
+    events = {outlet: Event() for outlet in outlets}
+    task.execute(context_of(TaskInstance()) | {"outlet_events": events})
+
+    for event in events.values():
+        assert event.extra == {
+            "resource_type": "Messages",
+            "start_day": day(0),
+            "end_day": (FIRST + timedelta(days=days - 1)).isoformat(),
+            "records": days * 3,
+            "job_sids": [transfers.sandbox.ledger()["jobs"][0]["job_sid"]],
+        }
+
+
+def test_days_are_brought_without_a_job_too(transfers):
+    """A type and its days are enough; the manifest names the newest job that exported a day."""
+    transfers.export(3)
+    newer = transfers.export(1, first=1)
+    results = transfers.bring(resource_type="Messages", start_day=day(0), end_day=day(2))
+
+    assert [result["records"] for result in results] == [3, 3, 3]
+    assert transfers.manifest(1)["job_sid"] == newer
+    assert len({transfers.manifest(number)["job_sid"] for number in range(3)}) == 2
+
+
+def test_a_day_that_nobody_exported_is_an_error(transfers):
+    """A range that reaches beyond the exported days names the day that is not there."""
+    from airflow_provider_bulkexports.compat import AirflowException
+
+    transfers.export(2)
+    with pytest.raises(AirflowException, match=rf"1 of 3 days[^$]*{day(2)}  NotFound"):
+        transfers.bring(resource_type="Messages", start_day=day(0), end_day=day(2))
+
+    assert transfers.names(1) == ["_manifest.json", "part-0.json.gz"]
+    assert not transfers.folder(2).exists()
