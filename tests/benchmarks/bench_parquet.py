@@ -1,0 +1,274 @@
+"""A day of 2 million messages to Parquet, beside DuckDB and plain pyarrow; memory by size of day.
+
+Run it as it is; ``--huge`` adds a day of 5 GB, ``--rounds`` repeats the first table's cases in
+turns. Each case is a process of its own; the peak counts from after its imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+PART_RECORDS = 500_000
+PARTS = 4
+MEGABYTE = 10**6
+DAYS = {"50 MB": 50 * MEGABYTE, "500 MB": 500 * MEGABYTE}
+HUGE = {"5 GB": 5000 * MEGABYTE}
+BODIES = (
+    "Your parcel is on its way and will be at your door before noon. Reply STOP to end.",
+    "Code {} is for the sandbox only",
+    "Réunion à 9 h ☕ {}",
+    'Line one\\nline two, \\"quoted\\" {}',
+)
+STRINGS = [
+    "sid",
+    "account_sid",
+    "messaging_service_sid",
+    "from",
+    "to",
+    "body",
+    "status",
+    "direction",
+    "start",
+]
+INTEGERS = ["num_segments", "num_media", "error_code", "flags"]
+TIMES = ["date_created", "date_sent", "date_updated"]
+
+
+def part(path: Path, seed: int) -> None:
+    """Write PART_RECORDS messages as one gzip member."""
+    from isal import igzip
+
+    rng = random.Random(seed)
+    moments = [
+        (datetime(2026, 1, 5, tzinfo=UTC) + timedelta(seconds=second)).strftime(
+            "%Y-%m-%dT%H:%M:%SZ"
+        )
+        for second in range(86_500)
+    ]
+    with igzip.open(path, "wb", compresslevel=3) as file:
+        for _ in range(PART_RECORDS // 5000):
+            file.write("".join(message(rng, moments) for _ in range(5000)).encode())
+
+
+def message(rng: random.Random, moments: list[str]) -> str:
+    """Return a message as the API's files have it."""
+    bits = rng.getrandbits(288)
+    second = bits % 86_400
+    service = f'"MG{bits >> 160:032x}"' if bits >> 20 & 3 == 0 else "null"
+    inbound = bits >> 22 & 3 == 0
+    status = "received" if inbound else ("delivered", "delivered", "sent", "failed")[bits >> 24 & 3]
+    body = BODIES[bits >> 26 & 3].format(bits >> 28 & 0xFFFFF)
+    price = ("", ',"price":null', ',"price":"-0.00750"', ',"price":"-0.01500"')[bits >> 48 & 3]
+    return (
+        f'{{"sid":"SM{rng.getrandbits(128):032x}","account_sid":"AC{7:032x}",'
+        f'"messaging_service_sid":{service},"from":"+1555{bits % 9999991:07d}",'
+        f'"to":"+1555{bits % 9999973:07d}","body":"{body}","status":"{status}",'
+        f'"direction":"{"inbound" if inbound else "outbound-api"}","num_segments":{1 + bits % 3},'
+        f'"num_media":0,"error_code":{"null" if bits & 1 else 0},'
+        f'"date_created":"{moments[second]}","date_sent":"{moments[second + 1]}",'
+        f'"date_updated":"{moments[second + 2 + bits % 90]}","flags":{(17, 65618)[bits >> 50 & 1]},'
+        f'"start":"2026-01-05"{price}}}\n'
+    )
+
+
+def ours(source: Path, target: Path):
+    """Convert as the package does."""
+    import pyarrow.compute  # noqa: F401
+    import pyarrow.json  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    from isal import igzip  # noqa: F401
+
+    from airflow_provider_bulkexports.api.models import ResourceType
+    from airflow_provider_bulkexports.parquet import write_parquet
+
+    def run() -> int:
+        refused = target.with_suffix(".jsonl")
+        return write_parquet(source, target, refused, ResourceType.MESSAGES).rows
+
+    return run
+
+
+def duckdb(source: Path, target: Path):
+    """Convert by DuckDB's read_json and COPY, with given columns; it checks only their types."""
+    import duckdb
+
+    columns = (
+        dict.fromkeys(STRINGS, "VARCHAR")
+        | dict.fromkeys(INTEGERS, "BIGINT")
+        | dict.fromkeys(TIMES, "TIMESTAMPTZ")
+        | {"price": "DECIMAL(18,6)"}
+    )
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone='UTC'")
+
+    def run() -> int:
+        reading = f"read_json('{source}', format='newline_delimited', columns={columns})"
+        answer = connection.execute(
+            f"COPY (SELECT * FROM {reading}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"  # noqa: S608
+        )
+        return answer.fetchall()[0][0]
+
+    return run
+
+
+def pyarrow(source: Path, target: Path):
+    """Convert by pyarrow's streaming JSON reader and ParquetWriter, without any check."""
+    import pyarrow as pa
+    import pyarrow.json as arrow_json
+    from isal import igzip
+    from pyarrow import parquet
+
+    schema = pa.schema(
+        [(name, pa.string()) for name in STRINGS]
+        + [(name, pa.int64()) for name in INTEGERS]
+        + [(name, pa.timestamp("us", "UTC")) for name in TIMES]
+        + [("price", pa.decimal128(18, 6))]
+    )
+
+    def run() -> int:
+        rows, waiting = 0, []
+        with (
+            igzip.open(source) as file,
+            parquet.ParquetWriter(target, schema, compression="zstd") as writer,
+        ):
+            reader = arrow_json.open_json(
+                file,
+                read_options=arrow_json.ReadOptions(block_size=4 * 2**20),
+                parse_options=arrow_json.ParseOptions(explicit_schema=schema),
+            )
+            for batch in reader:
+                rows += batch.num_rows
+                waiting.append(batch)
+                if sum(len(one) for one in waiting) >= 2**18:
+                    writer.write_table(pa.Table.from_batches(waiting))
+                    waiting = []
+            writer.write_table(pa.Table.from_batches(waiting, schema))
+        return rows
+
+    return run
+
+
+CASES = {"ours": ours, "duckdb": duckdb, "pyarrow": pyarrow}
+
+
+def peak() -> int:
+    """Return the most memory this process has had, in kB; a parent's does not count."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def case(name: str, source: Path, target: Path) -> None:
+    """Run one case in this process and print its figures."""
+    run = CASES[name](source, target)
+    baseline = peak()
+    began, worked = time.perf_counter(), time.process_time()
+    rows = run()
+    figures = {
+        "rows": rows,
+        "seconds": time.perf_counter() - began,
+        "cpu": time.process_time() - worked,
+        "peak": (peak() - baseline) / 1024,
+        "size": target.stat().st_size / MEGABYTE,
+    }
+    print(json.dumps(figures))
+
+
+def measured(name: str, source: Path) -> dict:
+    """Run one case in a process of its own."""
+    command = [sys.executable, __file__, "--case", name, str(source)]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(answer.stdout)
+
+
+def joined(target: Path, parts: list[Path], size: int | None = None) -> Path:
+    """Join gzip members to one file, over and over until it has ``size`` bytes."""
+    with target.open("wb") as file:
+        number = 0
+        while number < len(parts) if size is None else file.tell() < size:
+            with parts[number % len(parts)].open("rb") as member:
+                shutil.copyfileobj(member, file, 2**20)
+            number += 1
+    return target
+
+
+def rates(folder: Path, parts: list[Path], rounds: int) -> None:
+    """Print the first table: how fast, beside the references that are installed."""
+    source = joined(folder / "rates.json.gz", parts)
+    names = [name for name in CASES if importlib.util.find_spec(name) or name == "ours"]
+    for missing in CASES.keys() - set(names):
+        print(f"{missing} is not installed: its row is left out")
+    runs: dict[str, list[dict]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            runs[name].append(measured(name, source))
+    print(f"{source.stat().st_size / MEGABYTE:.0f} MB compressed, median of {rounds}, in turns")
+    print(
+        "way      records      s   records/s  CPU s  peak MiB  file MB  rate / DuckDB (per round)"
+    )
+    for name in names:
+        seconds = statistics.median(run["seconds"] for run in runs[name])
+        cpu = statistics.median(run["cpu"] for run in runs[name])
+        most = max(run["peak"] for run in runs[name])
+        rows, size = runs[name][0]["rows"], runs[name][0]["size"]
+        ratio = ""
+        if "duckdb" in names:
+            each = [
+                theirs["seconds"] / mine["seconds"]
+                for mine, theirs in zip(runs[name], runs["duckdb"], strict=True)
+            ]
+            listed = ", ".join(f"{value:.2f}" for value in each)
+            ratio = f"{statistics.median(each):.2f} ({listed})"
+        print(
+            f"{name:8} {rows:7} {seconds:6.2f} {rows / seconds:11,.0f} {cpu:6.2f} {most:9.0f} "
+            f"{size:8.1f}  {ratio}"
+        )
+
+
+def memory(folder: Path, parts: list[Path], days: dict[str, int]) -> None:
+    """Print the second table: peak memory by the size of the day."""
+    print("\nday     records       s  peak MiB above imports")
+    for name, size in days.items():
+        source = joined(folder / "memory.json.gz", parts, size)
+        run = measured("ours", source)
+        print(f"{name:6} {run['rows']:9} {run['seconds']:7.1f} {run['peak']:9.0f}")
+
+
+def main() -> None:
+    """Generate the days, run the cases, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--huge", action="store_true", help="also a day of 5 GB")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        name, source = arguments.case
+        case(name, Path(source), Path(source).with_suffix(f".{name}.parquet"))
+        return
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="bench_parquet_") as name:
+        folder = Path(name)
+        parts = [folder / f"part{number}.gz" for number in range(PARTS)]
+        with ProcessPoolExecutor(min(PARTS, os.cpu_count() or 1)) as pool:
+            list(pool.map(part, parts, range(PARTS)))
+        rates(folder, parts, arguments.rounds)
+        memory(folder, parts, DAYS | (HUGE if arguments.huge else {}))
+
+
+if __name__ == "__main__":
+    main()
