@@ -17,13 +17,6 @@ RECORDS = 2000
 ENOUGH = 20_000
 """Bytes of an upload that reach the server before it is held: less than a day's file has."""
 
-for _name in ("moto.server", "s3fs", "airflow.providers.amazon"):
-    pytest.importorskip(
-        _name,
-        reason="needs moto[server] and apache-airflow-providers-amazon[s3fs]",
-        exc_type=ImportError,
-    )
-
 
 class Bucket:
     """A bucket, as its owner sees it."""
