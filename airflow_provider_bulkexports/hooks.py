@@ -23,6 +23,7 @@ from airflow_provider_bulkexports.provider_info import CONNECTION_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import date
 
     from airflow_provider_bulkexports.api.client import Client
 
@@ -58,7 +59,8 @@ class BulkExportsHook(BaseHook):
 
     The connection's login is an Account SID or API key SID, its password the Auth Token or key
     secret. It always talks to Twilio, unless the extra ``base_url`` names another origin: https,
-    or http on this machine for the sandbox.
+    or http on this machine for the sandbox. Files come from S3, and from the hosts that the extra
+    ``allowed_hosts`` names, with commas between.
 
     :param bulkexports_conn_id: the connection's id.
     """
@@ -108,7 +110,15 @@ class BulkExportsHook(BaseHook):
             base_url = connection.extra_dejson.get("base_url")
             if base_url is not None and not isinstance(base_url, str):
                 raise InvalidRequest("base_url must be a text.")
-            return Client(login, secret, base_url=base_url or None)
+            allowed_hosts = connection.extra_dejson.get("allowed_hosts") or ""
+            if not isinstance(allowed_hosts, str):
+                raise InvalidRequest("allowed_hosts must be a text, with commas between the hosts.")
+            return Client(
+                login,
+                secret,
+                base_url=base_url or None,
+                allowed_hosts=[host.strip() for host in allowed_hosts.split(",") if host.strip()],
+            )
 
     @contextmanager
     def _blame(self) -> Iterator[None]:
@@ -116,6 +126,42 @@ class BulkExportsHook(BaseHook):
             yield
         except InvalidRequest as error:
             raise InvalidRequest(f"Connection {self.bulkexports_conn_id!r}: {error}") from None
+
+    @staticmethod
+    def missing_days(
+        destination: Any, resource_type: str, start_day: str | date, end_day: str | date
+    ) -> list[dict[str, str]]:
+        """
+        Return which days of a range are not in a storage; Twilio is not asked.
+
+        A day is there when its manifest is, and the files that it names. The answer is as the
+        create operator takes it: ranges of at most 366 days, as ``{"resource_type", "start_day",
+        "end_day"}``.
+
+        :param destination: an ``ObjectStoragePath``, as given to the transfer.
+        :param resource_type: ``Messages``, ``Calls``, ``Conferences`` or ``Participants``.
+        :param start_day: first UTC day, ``YYYY-MM-DD`` or a date.
+        :param end_day: last UTC day, inclusive.
+        :raises InvalidRequest: for a wrong type or range.
+        """
+        from airflow_provider_bulkexports.api.models import (
+            ResourceType,
+            contiguous,
+            days_between,
+            parse_range,
+            split_range,
+        )
+        from airflow_provider_bulkexports.storage import DayStore
+
+        kind = ResourceType.parse(resource_type)
+        first, last = parse_range(start_day, end_day)
+        there = DayStore(destination, kind).manifests(first, last)
+        gaps = contiguous(day for day in days_between(first, last) if day not in there)
+        return [
+            {"resource_type": kind.value, "start_day": f"{start}", "end_day": f"{end}"}
+            for gap in gaps
+            for start, end in split_range(*gap)
+        ]
 
     def test_connection(self) -> tuple[bool, str]:
         """Prove that the credentials may use BulkExport; say what is missing if they may not."""

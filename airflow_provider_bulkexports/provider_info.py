@@ -23,12 +23,18 @@ CONNECTION_TYPE: dict[str, Any] = {
         "placeholders": {
             "login": "AC… or SK…, then 32 hexadecimal digits",
             "base_url": "leave empty for Twilio",
+            "allowed_hosts": "leave empty for S3 alone",
         },
     },
     "conn-fields": {
         "base_url": {
             "label": "Base URL",
             "description": "Only for the sandbox, e.g. http://127.0.0.1:8010. Empty means Twilio.",
+            "schema": {"type": ["string", "null"], "default": None},
+        },
+        "allowed_hosts": {
+            "label": "Allowed hosts",
+            "description": "Hosts beside S3 that files may come from, with commas between.",
             "schema": {"type": ["string", "null"], "default": None},
         },
     },

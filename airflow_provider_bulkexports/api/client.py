@@ -42,9 +42,10 @@ from airflow_provider_bulkexports.api.retry import (
     retry_after_seconds,
     verdict,
 )
+from airflow_provider_bulkexports.api.signed_links import check_allowed_hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import date
 
     from airflow_provider_bulkexports.api.models import ExportRequest
@@ -110,10 +111,12 @@ class Client:
     :param login: Account SID or API key SID.
     :param secret: Auth Token or API key secret.
     :param base_url: another origin than Twilio's: https, or http on this machine.
+    :param allowed_hosts: hosts beside S3's that a day's file may come from; ``.example.com`` stands
+        for all below it.
     :param connect_timeout: seconds to wait for a connection.
     :param read_timeout: seconds to wait for each piece of an answer.
     :param tries: tries of a call that may be repeated.
-    :raises InvalidRequest: for missing credentials or a ``base_url`` that is not allowed.
+    :raises InvalidRequest: for missing credentials, or a ``base_url`` or host that is not allowed.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class Client:
         secret: str,
         *,
         base_url: str | None = None,
+        allowed_hosts: Sequence[str] = (),
         connect_timeout: float = 5.0,
         read_timeout: float = 30.0,
         tries: int = TRIES,
@@ -136,6 +140,7 @@ class Client:
                 "The credentials hold a character that no SID or token has; copy them anew."
             )
         self.base_url = check_base_url(base_url) if base_url else BASE_URL
+        self.allowed_hosts = check_allowed_hosts(allowed_hosts)
         self._login = login
         self._secret = secret
         self._secrets = spellings(login, secret)

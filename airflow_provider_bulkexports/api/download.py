@@ -36,7 +36,7 @@ from airflow_provider_bulkexports.api.retry import (
 from airflow_provider_bulkexports.api.signed_links import check_link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from datetime import date
 
     from airflow_provider_bulkexports.api.client import Client
@@ -85,7 +85,6 @@ def fetch_day_file(
     *,
     may_be_empty: bool,
     listed_size: int | None = None,
-    allowed_hosts: Sequence[str] = (),
     limits: Limits | None = None,
     progress: Callable[[int], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
@@ -105,7 +104,6 @@ def fetch_day_file(
     :param may_be_empty: whether the job said ``CompletedEmptyRecords``: then no file, an empty
         one and a gzip of nothing all mean no records, and leave ``target`` empty.
     :param listed_size: the day's size in the Days list; None or 0 if not known.
-    :param allowed_hosts: as for :func:`check_link`.
     :param progress: told the bytes of this try so far, about once a MiB.
     :param sleep: waits between two tries.
     :raises BadData: when no try brought a whole file.
@@ -126,7 +124,7 @@ def fetch_day_file(
                 link = None
                 try:
                     link = client.fetch_day(resource_type, day)
-                    check_link(link.url, allowed_hosts=allowed_hosts, loopback=loopback)
+                    check_link(link.url, allowed_hosts=client.allowed_hosts, loopback=loopback)
                     fetch.run(session, link.url)
                     fetch.require_size(listed_size or None, digests)
                     fetch.require_records(may_be_empty=may_be_empty)

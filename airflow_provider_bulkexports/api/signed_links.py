@@ -10,13 +10,13 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
-from airflow_provider_bulkexports.api.errors import LinkRefused
+from airflow_provider_bulkexports.api.errors import InvalidRequest, LinkRefused
 from airflow_provider_bulkexports.api.redact import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_link"]
+__all__ = ["check_allowed_hosts", "check_link"]
 
 _LINK = re.compile(
     r"(https?)://([a-z0-9.-]+|\[::1\])(?::([0-9]{1,5}))?(?:/[!-\[\]-~]*)?",
@@ -27,18 +27,35 @@ _S3 = re.compile(
     r"\.amazonaws\.com"
 )
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_ALLOWED = re.compile(r"\.?[a-z0-9-]+(?:\.[a-z0-9-]+)+", re.ASCII)
+
+
+def check_allowed_hosts(hosts: Sequence[str]) -> tuple[str, ...]:
+    """
+    Return hosts that are right beside S3's, in lower case.
+
+    :param hosts: names of hosts; one that begins with a dot stands for all that end with it.
+    :raises InvalidRequest: for what is no name of a host, or one as broad as ``.com``.
+    """
+    lowered = tuple(host.lower() for host in hosts)
+    for host in lowered:
+        if not _ALLOWED.fullmatch(host) or _is_address(host):
+            raise InvalidRequest(
+                f"allowed_hosts has {safe_text(host, [], 100)!r}; each must be the name of a host, "
+                "as files.example.com, or .example.com for all below it."
+            )
+    return lowered
 
 
 def check_link(url: str, *, allowed_hosts: Sequence[str] = (), loopback: bool = False) -> None:
     """
     Refuse a link to anywhere but the places where day files are.
 
-    :param allowed_hosts: hosts that are right beside S3's; one that begins with a dot stands for
-        all hosts that end with it.
+    :param allowed_hosts: what :func:`check_allowed_hosts` returned.
     :param loopback: whether http to this machine is right too, as it is for a sandbox's client.
     :raises LinkRefused: without the link, which is a secret.
     """
-    reason = _objection(url, tuple(host.lower() for host in allowed_hosts), loopback=loopback)
+    reason = _objection(url, tuple(allowed_hosts), loopback=loopback)
     if reason is not None:
         raise LinkRefused(
             f"The service's link to the day's file was refused before anything was sent: {reason}."

@@ -62,6 +62,14 @@ def test_without_an_extra_it_is_twilio(monkeypatch, sandbox):
             assert client.base_url == "https://bulkexports.twilio.com"
 
 
+def test_more_hosts_may_be_allowed(sandbox, use):
+    """The extra allowed_hosts names hosts beside S3, with commas between."""
+    extra = {"base_url": sandbox.url, "allowed_hosts": "Files.example.com, .internal.example,"}
+    use(extra=extra)
+    with BulkExportsHook().get_conn() as client:
+        assert client.allowed_hosts == ("files.example.com", ".internal.example")
+
+
 def test_a_missing_connection_is_told_with_its_command():
     """The error has the line that adds the connection."""
     with pytest.raises(AirflowNotFoundException) as caught:
@@ -92,6 +100,8 @@ def test_the_operator_tells_it_too():
         ({"extra": {"base_url": "https://example.org/v1"}}, "without path"),
         ({"extra": {"base_url": "ftp://127.0.0.1"}}, "base_url must be https"),
         ({"extra": {"base_url": 7}}, "base_url must be a text"),
+        ({"extra": {"allowed_hosts": ["a.example"]}}, "allowed_hosts must be a text"),
+        ({"extra": {"allowed_hosts": "a.example, .com"}}, "allowed_hosts has '.com'"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -215,7 +225,8 @@ def test_airflow_2_shows_the_form():
     behaviour = manager.field_behaviours["twilio_bulkexports"]
 
     assert behaviour["relabeling"]["login"] == "Account SID or API key SID"
-    assert "extra__twilio_bulkexports__base_url" in manager.connection_form_widgets
+    for name in ("base_url", "allowed_hosts"):
+        assert f"extra__twilio_bulkexports__{name}" in manager.connection_form_widgets
 
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2.11 asks the hook instead")
@@ -228,4 +239,5 @@ def test_airflow_3_shows_the_form():
     widgets = manager._connection_form_widgets_from_metadata
 
     assert shown["twilio_bulkexports"].hook_name == "Twilio BulkExport"
-    assert any("base_url" in name for name in widgets)
+    for field in ("base_url", "allowed_hosts"):
+        assert any(field in name for name in widgets)

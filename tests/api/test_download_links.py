@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3.util import parse_url
 
-from airflow_provider_bulkexports.api.errors import Fatal, LinkRefused
-from airflow_provider_bulkexports.api.signed_links import check_link
+from airflow_provider_bulkexports.api.errors import Fatal, InvalidRequest, LinkRefused
+from airflow_provider_bulkexports.api.signed_links import check_allowed_hosts, check_link
 
 QUERY = "?X-Amz-Signature=canary0123"
 
@@ -94,12 +94,22 @@ def test_other_links_are_refused(url):
 
 def test_more_hosts_may_be_allowed():
     """The caller names hosts, or with a dot before it all hosts below a name."""
-    hosts = ["Files.example.com", ".internal.example"]
+    hosts = check_allowed_hosts(["Files.example.com", ".internal.example"])
     for host in ("files.example.com", "a.internal.example", "a.b.internal.example"):
         check_link(f"https://{host}/x", allowed_hosts=hosts)
     for host in ("x.files.example.com", "internal.example", "evilinternal.example"):
         with pytest.raises(LinkRefused, match="among the allowed hosts"):
             check_link(f"https://{host}/x", allowed_hosts=hosts)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", ".", ".com", "com", "https://a.example", "a.example:8443", "*.a.example", "10.0.0.1"],
+)
+def test_a_host_that_is_none_is_refused(host):
+    """What is no name of a host, or is as broad as a top-level domain, is refused at once."""
+    with pytest.raises(InvalidRequest, match="allowed_hosts has"):
+        check_allowed_hosts([host])
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "169.254.169.254", "[::1]", "127.1"])

@@ -235,12 +235,10 @@ def world(tmp_path, monkeypatch):
         one.server_close()
 
 
-def fetch(**options):
+def fetch(allowed_hosts=()):
     target = io.BytesIO()
-    with Client(LOGIN, TOKEN) as client:
-        fetch_day_file(
-            client, ResourceType.MESSAGES, DAY, target, may_be_empty=False, sleep=float, **options
-        )
+    with Client(LOGIN, TOKEN, allowed_hosts=allowed_hosts) as client:
+        fetch_day_file(client, ResourceType.MESSAGES, DAY, target, may_be_empty=False, sleep=float)
     return target.getvalue()
 
 
