@@ -18,6 +18,7 @@ if TYPE_CHECKING or AIRFLOW_3:
         AirflowSensorTimeout,
         AirflowSkipException,
     )
+    from airflow.triggers.base import BaseEventTrigger
 else:
     from airflow.exceptions import (
         AirflowFailException,
@@ -27,6 +28,8 @@ else:
     from airflow.hooks.base import BaseHook
     from airflow.models import BaseOperator, BaseOperatorLink
     from airflow.sensors.base import BaseSensorOperator
+
+    BaseEventTrigger = BaseTrigger  # nothing watches assets there
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -40,6 +43,7 @@ __all__ = [
     "AirflowNotFoundException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
+    "BaseEventTrigger",
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",

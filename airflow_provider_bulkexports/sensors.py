@@ -197,11 +197,11 @@ class BulkExportsDaysSensor(_BulkExportsSensor):
         return not missing
 
     def _defer(self, deadline: float) -> None:
-        from airflow_provider_bulkexports.triggers import BulkExportsDaysTrigger
+        from airflow_provider_bulkexports.triggers import BulkExportsRangeTrigger
 
         kind, start, end = self._range()
         self.defer(
-            trigger=BulkExportsDaysTrigger(
+            trigger=BulkExportsRangeTrigger(
                 bulkexports_conn_id=self.bulkexports_conn_id,
                 resource_type=kind.value,
                 start_day=start.isoformat(),

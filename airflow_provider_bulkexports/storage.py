@@ -82,19 +82,33 @@ class Manifest:
     created_at: str
 
     @classmethod
-    def parse(cls, text: str | bytes) -> Manifest:
+    def parse(cls, text: str | bytes, resource_type: ResourceType, day: date) -> Manifest:
         """
-        Read a manifest.
+        Read the manifest of a type's day.
 
-        :raises ValueError: when it is none.
+        :raises ValueError: when it is none, or another day's.
         """
         try:
             fields = dict(json.loads(text))
             fields["files"] = tuple(StoredFile(**file) for file in fields["files"])
             fields["schema"] = tuple((str(name), str(kind)) for name, kind in fields["schema"])
-            return cls(**fields)
+            manifest = cls(**fields)
         except (TypeError, KeyError, ValueError, RecursionError) as error:
             raise ValueError(f"not a manifest ({type(error).__name__})") from None
+        counts = [manifest.records, manifest.rejected, manifest.source_bytes]
+        texts = [manifest.resource_type, manifest.day, manifest.format, manifest.source_sha256]
+        for file in manifest.files:
+            counts.append(file.bytes)
+            texts += [file.name, file.sha256]
+        if any(type(count) is not int or count < 0 for count in counts) or not all(
+            isinstance(text, str) for text in texts
+        ):
+            raise ValueError("not a manifest (a value of the wrong type)")
+        if any("/" in file.name or file.name in ("", ".", "..") for file in manifest.files):
+            raise ValueError("not a manifest (a file outside its folder)")
+        if (manifest.resource_type, manifest.day) != (resource_type.value, day.isoformat()):
+            raise ValueError("another day's manifest")
+        return manifest
 
     def json(self) -> str:
         """Return the manifest's text."""
@@ -110,6 +124,7 @@ class DayStore:
     """
 
     def __init__(self, destination: Any, resource_type: ResourceType) -> None:
+        self._kind = resource_type
         self._root = destination / resource_type.value
         self._fs: AbstractFileSystem = self._root.fs
         self._is_local = "file" in _protocols(self._fs)
@@ -133,7 +148,7 @@ class DayStore:
             if path not in texts:
                 continue
             try:
-                manifest = Manifest.parse(texts[path])
+                manifest = Manifest.parse(texts[path], self._kind, day)
             except ValueError as error:
                 log.warning("%s is %s; the day counts as missing.", self.path(day, MANIFEST), error)
                 continue
@@ -163,10 +178,16 @@ class DayStore:
         for name in sorted(old - set(files)):
             if _OURS.match(name):
                 self._fs.rm_file(self._inner(day, name))
-        self.write_text(self._inner(day, MANIFEST), manifest.json())
+        self._write_text(self._inner(day, MANIFEST), manifest.json())
 
-    def write_text(self, path: str, text: str) -> None:
-        """Write a small object whole or not at all."""
+    def write_index(self, results: list[dict[str, Any]]) -> str:
+        """Write what a run brought beside its days, and return the path."""
+        name = f"_manifest_{results[0]['day']}_{results[-1]['day']}.json"
+        self._write_text(f"{self._root.path.rstrip('/')}/{name}", json.dumps(results) + "\n")
+        return str(self._root / name)
+
+    def _write_text(self, path: str, text: str) -> None:
+        # Whole or not at all.
         if not self._is_local:
             self._fs.pipe_file(path, text.encode())
             return

@@ -19,14 +19,17 @@ from airflow_provider_bulkexports.api.models import (
     JobState,
     ResourceType,
     Status,
-    contiguous,
     day_ranges,
     days_between,
     parse_job_sid,
     parse_range,
-    split_range,
 )
-from airflow_provider_bulkexports.compat import AirflowException, BaseOperator, object_storage_path
+from airflow_provider_bulkexports.compat import (
+    AirflowException,
+    AirflowFailException,
+    BaseOperator,
+    object_storage_path,
+)
 from airflow_provider_bulkexports.hooks import BulkExportsHook, airflow_errors
 from airflow_provider_bulkexports.storage import DayStore, Manifest, StoredFile
 
@@ -34,18 +37,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import date
 
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from airflow_provider_bulkexports.api.client import Client
     from airflow_provider_bulkexports.api.download import DayFile
     from airflow_provider_bulkexports.api.models import Job
 
-__all__ = ["BulkExportsMissingDaysOperator", "BulkExportsToObjectStorageOperator", "missing_days"]
+__all__ = ["BulkExportsMissingDaysOperator", "BulkExportsToObjectStorageOperator"]
 
 IF_EXISTS = ("replace", "skip", "fail")
 FORMATS = ("raw", "parquet")
 LIST_LIMIT = 31
-"""Days whose results are returned one by one; more are summed up, to keep the XCom small."""
+"""Days whose results are returned one by one; more go to a file, to keep the XCom small."""
 PROGRESS_SECONDS = 20.0
 
 
@@ -68,8 +72,13 @@ class BulkExportsToObjectStorageOperator(BaseOperator):
     days that are there. One broken day does not keep the others: what could be had is published,
     and the error names the rest.
 
-    The return value is a list of ``{"day", "path", "records", "bytes"}``; for more than 31 days
-    it is one such sum, whose ``path`` is the resource type's folder.
+    The return value is a list of ``{"day", "path", "records", "bytes"}``. For more than 31 days
+    that list is written beside the days, as ``_manifest_<first>_<last>.json``, and what is returned
+    is ``{"manifest", "days", "records", "bytes"}``: its path, and the sums. Paths hold the
+    storage's connection, as ObjectStoragePath takes them.
+
+    Outlets get the type, the range, the records and the SIDs as their events' ``extra``, and up to
+    31 days one by one. In a DAG that is ``PartitionedAtRuntime``, each day is a partition.
 
     :param destination: where to: any address that Airflow's ObjectStoragePath takes. (templated)
     :param job_sid: the finished job whose days to fetch. (templated)
@@ -127,6 +136,7 @@ class BulkExportsToObjectStorageOperator(BaseOperator):
         self.bulkexports_conn_id = bulkexports_conn_id
         self.object_storage_conn_id = object_storage_conn_id
         self.killed = False
+        self._brought: tuple[ResourceType, Any, dict[date, Manifest]] | None = None
 
     def execute(self, context: Context) -> list[dict[str, Any]] | dict[str, Any]:
         """Bring the days home."""
@@ -140,16 +150,29 @@ class BulkExportsToObjectStorageOperator(BaseOperator):
             self.log.info("%d days of %s to %s.", len(wanted), kind, root)
             run = _Run(self, hook.get_conn, store, kind, wanted)
             manifests = run.run()
+        self._brought = kind, root / kind.value, manifests
         results = [self._result(store, day, manifests[day]) for day in sorted(manifests)]
-        self._emit_events(context, kind, results, {m.job_sid for m in manifests.values()})
+        self._emit_events(context, kind, manifests)
         if len(results) <= LIST_LIMIT:
             return results
         return {
-            "path": str(root / kind.value),
+            "manifest": store.write_index(results),
             "days": len(results),
             "records": sum(result["records"] for result in results),
             "bytes": sum(result["bytes"] for result in results),
         }
+
+    def get_openlineage_facets_on_complete(
+        self,
+        task_instance: Any,  # noqa: ARG002
+    ) -> OperatorLineage[Any, Any] | None:
+        """Tell OpenLineage what went where, without asking Twilio or the storage."""
+        from airflow_provider_bulkexports.lineage import storage_lineage
+
+        if self._brought is None:
+            return None
+        kind, folder, manifests = self._brought
+        return storage_lineage(kind.value, folder, manifests.values())
 
     def on_kill(self) -> None:
         """Let the days in work be given up; what is published stays."""
@@ -218,21 +241,29 @@ class BulkExportsToObjectStorageOperator(BaseOperator):
         }
 
     def _emit_events(
-        self,
-        context: Context,
-        kind: ResourceType,
-        results: list[dict[str, Any]],
-        sids: set[str | None],
+        self, context: Context, kind: ResourceType, manifests: dict[date, Manifest]
     ) -> None:
+        days = [
+            {"day": f"{day}", "records": manifest.records, "job_sid": manifest.job_sid}
+            for day, manifest in sorted(manifests.items())
+        ]
         extra: dict[str, Any] = {
             "resource_type": kind.value,
-            "start_day": results[0]["day"],
-            "end_day": results[-1]["day"],
-            "records": sum(result["records"] for result in results),
-            "job_sids": sorted(sid for sid in sids if sid),
+            "start_day": days[0]["day"],
+            "end_day": days[-1]["day"],
+            "records": sum(manifest.records for manifest in manifests.values()),
+            "job_sids": sorted({m.job_sid for m in manifests.values() if m.job_sid}),
         }
+        if len(days) <= LIST_LIMIT:
+            extra["days"] = days
+        # An event with a partition starts no DAG that has none, so only where this one has. A
+        # partitioned run's own key is added by Airflow.
+        timetable = getattr(context.get("dag"), "timetable", None)
         for outlet in self.outlets or ():
-            context["outlet_events"][outlet].extra = extra
+            event = context["outlet_events"][outlet]
+            event.extra = extra
+            if getattr(timetable, "partitioned_at_runtime", False):
+                event.add_partitions([f"{day}" for day in sorted(manifests)])
 
 
 class _Run:
@@ -420,30 +451,16 @@ class BulkExportsMissingDaysOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, str]]:  # noqa: ARG002
         """Compare the storage's manifests with the range."""
-        with airflow_errors("storage"):
-            kind = ResourceType.parse(self.resource_type)
-            start, end = parse_range(self.start_day, self.end_day)
         root = object_storage_path(self.destination, self.object_storage_conn_id)
-        gaps = missing_days(root, kind, start, end)
-        days = sum((last - first).days + 1 for first, last in gaps)
-        self.log.info("%d days of %s are missing in %s.", days, kind, root)
-        return [
-            {"resource_type": kind.value, "start_day": f"{first}", "end_day": f"{last}"}
-            for gap in gaps
-            for first, last in split_range(*gap)
-        ]
-
-
-def missing_days(
-    destination: Any, resource_type: ResourceType, start_day: date, end_day: date
-) -> list[tuple[date, date]]:
-    """
-    Return the days that are not in the storage, as contiguous ranges.
-
-    :param destination: an ``ObjectStoragePath``.
-    """
-    there = DayStore(destination, resource_type).manifests(start_day, end_day)
-    return contiguous(day for day in days_between(start_day, end_day) if day not in there)
+        try:
+            gaps = BulkExportsHook.missing_days(
+                root, self.resource_type, self.start_day, self.end_day
+            )
+        except InvalidRequest as error:
+            raise AirflowFailException(str(error)) from None
+        ranges = ", ".join(f"{gap['start_day']} to {gap['end_day']}" for gap in gaps)
+        self.log.info("%s missing in %s: %s.", self.resource_type, root, ranges or "nothing")
+        return gaps
 
 
 def _source(jobs: list[Job], day: date) -> tuple[str | None, Status | None]:

@@ -15,7 +15,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_bulkexports.api.errors import BulkExportsError, Fatal
+from airflow_provider_bulkexports.api.errors import BulkExportsError, Fatal, InvalidRequest
 from airflow_provider_bulkexports.api.models import (
     Job,
     JobState,
@@ -27,6 +27,7 @@ from airflow_provider_bulkexports.api.polling import SHORTEST_WAIT, next_wait
 from airflow_provider_bulkexports.compat import (
     TRIGGER_HAS_ON_KILL,
     AirflowNotFoundException,
+    BaseEventTrigger,
     BaseTrigger,
     TriggerEvent,
     task_state,
@@ -39,11 +40,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_bulkexports.api.client import Client
 
-__all__ = ["BulkExportsDaysTrigger", "BulkExportsJobTrigger"]
+__all__ = ["BulkExportsDaysTrigger", "BulkExportsJobTrigger", "BulkExportsRangeTrigger"]
 
 log = logging.getLogger(__name__)
 
 POLL_THREADS = 4
+_TOLD = "bulkexports_files"
 
 
 class BulkExportsJobTrigger(BaseTrigger):
@@ -131,7 +133,7 @@ class BulkExportsJobTrigger(BaseTrigger):
         await _in_thread(_delete, client, self.job_sid)
 
 
-class BulkExportsDaysTrigger(BaseTrigger):
+class BulkExportsRangeTrigger(BaseTrigger):
     """
     Fire when every day of a range can be had, or when the deadline has passed.
 
@@ -179,6 +181,84 @@ class BulkExportsDaysTrigger(BaseTrigger):
         wanted = set(days_between(first, last))
         await _watch(poll, "days", self.started_at, self.deadline, wanted.issubset)
         yield TriggerEvent({"deadline": self.deadline})
+
+
+class BulkExportsDaysTrigger(BaseEventTrigger):
+    """
+    Fire for each day's file that is new in Twilio's list; for an ``AssetWatcher`` of Airflow 3.
+
+    The event is ``{"resource_type", "day", "size", "create_date"}``. Watchers of one connection and
+    type share one poll. Each file is told at least once: from Airflow 3.3 on, what was told is kept
+    with the asset, if it has this trigger to itself; otherwise every start of the triggerer tells
+    of all files that are listed then. An outage is waited out.
+
+    :param resource_type: ``Messages``, ``Calls``, ``Conferences`` or ``Participants``.
+    :param bulkexports_conn_id: the connection's id.
+    :param poll_interval: seconds between two looks, 10 or more.
+    :raises InvalidRequest: for a wrong type or interval.
+    """
+
+    def __init__(
+        self,
+        *,
+        resource_type: str,
+        bulkexports_conn_id: str = BulkExportsHook.default_conn_name,
+        poll_interval: float = 300.0,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        if not poll_interval >= SHORTEST_WAIT:
+            raise InvalidRequest(
+                f"poll_interval is {poll_interval!r}; give {SHORTEST_WAIT:.0f} seconds or more."
+            )
+        self.resource_type = ResourceType.parse(resource_type).value
+        self.bulkexports_conn_id = bulkexports_conn_id
+        self.poll_interval = poll_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class and its arguments, all plain JSON."""
+        return _path(self), {
+            "resource_type": self.resource_type,
+            "bulkexports_conn_id": self.bulkexports_conn_id,
+            "poll_interval": self.poll_interval,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch the list for good."""
+        poll = _Poll.shared("files", self.bulkexports_conn_id, self.resource_type, _read_files)
+        told = await self._recall()
+        wait, failing = 0.0, False
+        while True:
+            files = await poll.look("files", wait)
+            wait = self.poll_interval
+            if isinstance(files, Exception):
+                if not failing:
+                    log.warning("Could not list %s files, trying on: %s", self.resource_type, files)
+                failing = True
+                continue
+            failing = False
+            if files == told:
+                continue
+            for day in sorted(files):
+                if files[day] != told.get(day):
+                    yield TriggerEvent(
+                        {"resource_type": self.resource_type, "day": day, **files[day]}
+                    )
+            told = files
+            await self._remember(told)
+
+    async def _recall(self) -> dict[str, Any]:
+        store = getattr(self, "asset_state_store", None)
+        # Of several assets that share the trigger, none can say for all what was told.
+        with suppress(ValueError):
+            if store is not None and isinstance(told := await store.aget(_TOLD), dict):
+                return told
+        return {}
+
+    async def _remember(self, told: dict[str, Any]) -> None:
+        store = getattr(self, "asset_state_store", None)
+        with suppress(ValueError):
+            if store is not None:
+                await store.aset(_TOLD, told)
 
 
 async def _watch(
@@ -314,9 +394,23 @@ def _read_jobs(
 def _read_days(
     client: Client, resource_type: ResourceType | None, keys: set[str]
 ) -> dict[str, Any]:
-    assert resource_type is not None  # noqa: S101 - the days trigger always has one
+    assert resource_type is not None  # noqa: S101 - the range trigger always has one
     days = available_days(client.list_days(resource_type), client.list_jobs(resource_type))
     return dict.fromkeys(keys, days)
+
+
+def _read_files(
+    client: Client, resource_type: ResourceType | None, keys: set[str]
+) -> dict[str, Any]:
+    assert resource_type is not None  # noqa: S101 - the days trigger always has one
+    files = {
+        day.day.isoformat(): {
+            "size": day.size,
+            "create_date": day.create_date.isoformat() if day.create_date else None,
+        }
+        for day in client.list_days(resource_type)
+    }
+    return dict.fromkeys(keys, files)
 
 
 def _delete(client: Client, job_sid: str) -> None:
