@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import json
 
 import pytest
-from day_transfers import FIRST, PARTS, day, lines_of, sha256
+from day_transfers import PARTS, day, lines_of, sha256
 from in_process import TaskInstance, context_of
 
 from airflow_provider_bulkexports.api.models import ResourceType
@@ -130,15 +130,20 @@ def test_an_empty_file_of_a_day_with_records_is_an_error(transfers, how, monkeyp
 
 
 def test_more_than_a_month_returns_the_sum(transfers):
-    """For more than 31 days the result is one sum, of the size of which XCom does not complain."""
+    """For more than 31 days the list is a file beside the days, and XCom holds its path."""
     transfers.bring(transfers.export(31))
     listed = transfers.bring(transfers.export(31), max_parallel_days=8)
     summed = transfers.bring(transfers.export(32), max_parallel_days=8)
 
     assert [result["day"] for result in listed] == [day(number) for number in range(31)]
+    index = f"_manifest_{day(0)}_{day(31)}.json"
+    told = json.loads((transfers.storage / "Messages" / index).read_text())
+    assert [result["day"] for result in told] == [day(number) for number in range(32)]
+    assert all(result.keys() == listed[0].keys() for result in told)
+    assert transfers.missing(32) == []
     parts = list(transfers.storage.rglob("part-*"))
     assert summed == {
-        "path": (transfers.storage / "Messages").as_uri(),
+        "manifest": (transfers.storage / "Messages" / index).as_uri(),
         "days": 32,
         "records": 32 * 3,
         "bytes": sum(path.stat().st_size for path in parts),
@@ -158,14 +163,20 @@ def test_outlets_are_told_what_was_brought(transfers, days):
     events = {outlet: Event() for outlet in outlets}
     task.execute(context_of(TaskInstance()) | {"outlet_events": events})
 
+    sid = transfers.sandbox.ledger()["jobs"][0]["job_sid"]
+    expected = {
+        "resource_type": "Messages",
+        "start_day": day(0),
+        "end_day": day(days - 1),
+        "records": days * 3,
+        "job_sids": [sid],
+    }
+    if days <= 31:
+        expected["days"] = [
+            {"day": day(number), "records": 3, "job_sid": sid} for number in range(days)
+        ]
     for event in events.values():
-        assert event.extra == {
-            "resource_type": "Messages",
-            "start_day": day(0),
-            "end_day": (FIRST + timedelta(days=days - 1)).isoformat(),
-            "records": days * 3,
-            "job_sids": [transfers.sandbox.ledger()["jobs"][0]["job_sid"]],
-        }
+        assert event.extra == expected
 
 
 def test_days_are_brought_without_a_job_too(transfers):

@@ -9,9 +9,8 @@ from datetime import timedelta
 import pytest
 from day_transfers import FIRST, day
 
-from airflow_provider_bulkexports.api.models import ResourceType
 from airflow_provider_bulkexports.compat import AirflowFailException, object_storage_path
-from airflow_provider_bulkexports.transfers import missing_days
+from airflow_provider_bulkexports.hooks import BulkExportsHook
 
 
 def gap(first, last, kind="Messages"):
@@ -50,6 +49,22 @@ def manifest_of(text):
     return harm
 
 
+def other(**changes):
+    def harm(stored, number):
+        manifest = stored.manifest(number) | changes
+        (stored.folder(number) / "_manifest.json").write_text(json.dumps(manifest))
+
+    return harm
+
+
+def other_file(**changes):
+    def harm(stored, number):
+        (file,) = stored.manifest(number)["files"]
+        other(files=[file | changes])(stored, number)
+
+    return harm
+
+
 def without(*names):
     def harm(stored, number):
         manifest = stored.manifest(number)
@@ -73,6 +88,14 @@ HARMS = {
     "a manifest nested too deep": manifest_of("[" * 100_000),
     "a manifest without files": without("files"),
     "a manifest without its digest": without("source_sha256"),
+    "a manifest of another day": other(day=day(7)),
+    "a manifest of another type": other(resource_type="Calls"),
+    "a manifest whose records are a text": other(records="3"),
+    "a manifest whose records are negative": other(records=-1),
+    "a manifest whose format is a list": other(format=[]),
+    "a manifest whose digest is a number": other(source_sha256=5),
+    "a manifest of another folder's file": other_file(name=f"../day={day(7)}/part-0.json.gz"),
+    "a manifest of a file of no size": other_file(bytes=None),
 }
 
 
@@ -138,16 +161,14 @@ def test_no_connection_is_needed(stored, monkeypatch):
     assert stored.missing(10) == []
 
 
-def test_the_function_returns_days(stored):
-    """From Python, missing_days tells the gaps of an ObjectStoragePath as days."""
+def test_the_hook_tells_the_same(stored):
+    """From Python, the hook tells the gaps of an ObjectStoragePath."""
     no_part(stored, 2)
     no_part(stored, 3)
     root = object_storage_path(stored.destination, None)
     end = FIRST + timedelta(days=9)
 
-    assert missing_days(root, ResourceType.MESSAGES, FIRST, end) == [
-        (FIRST + timedelta(days=2), FIRST + timedelta(days=3))
-    ]
+    assert BulkExportsHook.missing_days(root, "Messages", FIRST, end) == [gap(2, 3)]
 
 
 def test_other_files_in_a_day_do_not_matter(stored):
