@@ -46,7 +46,7 @@ def test_the_dag_exports_its_day(airflow_env):
     """The DAG at the top, run by Airflow, creates the job it promises."""
     from airflow_provider_bulkexports.sandbox.server import Sandbox
 
-    (source,) = [text for language, text in BLOCKS if language == "python"]
+    source, _ = [text for language, text in BLOCKS if language == "python"]
     assert source.count("\n") <= 16
     if importlib.util.find_spec("airflow.sdk") is None:
         names = "DAG, CronDataIntervalTimetable"
@@ -71,6 +71,18 @@ def test_the_dag_exports_its_day(airflow_env):
     assert [(job["resource_type"], job["start_day"], job["end_day"]) for job in jobs] == [
         ("Messages", "2026-11-10", "2026-11-10")
     ]
+
+
+def test_the_watching_dag_loads(airflow_env):
+    """The DAG that an asset's watcher starts is one that Airflow takes."""
+    if importlib.util.find_spec("airflow.sdk") is None:
+        pytest.skip("Airflow 2.11 watches no assets")
+    _, source = [text for language, text in BLOCKS if language == "python"]
+    path = Path(airflow_env["AIRFLOW__CORE__DAGS_FOLDER"]) / "on_new_day.py"
+    path.write_text(source)
+    run(airflow_env, "airflow", "dags", "reserialize")
+    listed = run(airflow_env, "airflow", "dags", "list", "-o", "json")
+    assert "on_new_day" in {dag["dag_id"] for dag in json.loads(listed[listed.index("[{") :])}
 
 
 def test_the_connection_command_works(airflow_env):
