@@ -17,7 +17,7 @@ FIRST, LAST = "2026-01-01", "2026-01-02"
 
 @pytest.fixture(scope="module")
 def sandbox():
-    with Sandbox(job_seconds=9, records=5, empty_every=0) as running:
+    with Sandbox(job_seconds=0, records=5, empty_every=0) as running:
         yield running
 
 
