@@ -1,102 +1,169 @@
 """
 Run transfers in processes of their own and end them with SIGKILL.
 
-One process imports Airflow and forks a child for each transfer. It reads a list of
-``{"options": ..., "share": ...}`` from its input. One without a share is left to its end; another
-is killed after its share of the time that the shortest whole one took. The children's process ids
-are written as lines, and as the last line the list of whether each was killed.
+One process imports Airflow and forks a child for each transfer. A child numbers its calls that can
+be seen from outside, such as a write, a rename or a request. Told a number, it kills itself right
+before that call, but not before its first download was answered.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
 import traceback
+from importlib import import_module
 from pathlib import Path
-from typing import IO
+from typing import Any, Self
+
+STEPS = {
+    "BufferedWriter.flush",
+    "BufferedWriter.write",
+    "TextIOWrapper.flush",
+    "TextIOWrapper.write",
+    "fsync",
+    "mkdir",
+    "open",
+    "remove",
+    "replace",
+    "rmdir",
+    "socket.connect",
+    "socket.sendall",
+    "unlink",
+}
+"""As many in every run: the counts of those that wait for a socket's bytes differ."""
+BLOCK = 16 * 1024
 
 
-def start_transfers(rounds: list[dict], temporary: Path) -> subprocess.Popen[str]:
-    """Start the process; the connection to Twilio comes from the environment."""
-    process = subprocess.Popen(
-        [sys.executable, __file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"TMPDIR": str(temporary)},
-    )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(rounds))
-    process.stdin.close()
-    return process
+class Worker:
+    """
+    The process, from outside.
+
+    :param temporary: where its temporary files go.
+    """
+
+    def __init__(self, temporary: Path) -> None:
+        # The connections come from the environment.
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"TMPDIR": str(temporary)},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            pass
+
+    def start(self, options: dict[str, Any], kill_at: int | None = None) -> int:
+        """Start a transfer and return its process id."""
+        print(json.dumps([options, kill_at]), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+    def end(self) -> dict[str, Any]:
+        """
+        Wait for the transfer's end and tell of it.
+
+        ``killed`` says whether that was by SIGKILL; if it was its own, ``step`` and ``number`` are
+        the call that did not come to pass. One that was left alone has made ``steps`` such calls,
+        the first ``first`` of them before its first download was answered.
+        """
+        told: dict[str, Any] = {}
+        while "killed" not in told:
+            told |= json.loads(self._process.stdout.readline())
+        return told
 
 
-def _transfer(options: dict) -> None:
+class _Steps:
+    """The numbered calls of a transfer; a profile function."""
+
+    def __init__(self, told: int, kill_at: int | None) -> None:
+        from airflow_provider_bulkexports.api import download
+
+        self._told, self._kill_at = told, kill_at
+        self._download = download._open.__code__
+        self._numbers = itertools.count(1)
+        self._last, self._first = 0, 0
+        self._dying = threading.Lock()
+
+    def __call__(self, frame: Any, event: str, called: Any) -> None:
+        if event == "return" and frame.f_code is self._download:
+            self._first = self._first or self._last
+        elif event == "c_call" and called.__qualname__ in STEPS:
+            number = next(self._numbers)  # threads do not tear this
+            self._last = max(number, self._last)
+            is_due = self._first and self._kill_at is not None and number >= self._kill_at
+            if is_due and self._dying.acquire(blocking=False):
+                self.tell({"step": called.__qualname__, "number": number})
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def tell(self, what: dict[str, Any] | None = None) -> None:
+        line = what or {"first": self._first, "steps": next(self._numbers) - 1}
+        os.write(self._told, f"{json.dumps(line)}\n".encode())
+
+
+def _transfer(told: int, options: dict[str, Any], kill_at: int | None) -> None:
     from in_process import run_task
 
     from airflow_provider_bulkexports.transfers import BulkExportsToObjectStorageOperator
 
-    run_task(BulkExportsToObjectStorageOperator(task_id="bring", **options))
+    copy = shutil.copyfileobj
+    # A published file is written in one piece up to 1 MiB; here, so that half of one is seen.
+    shutil.copyfileobj = lambda source, target, _: copy(source, target, BLOCK)
+    task = BulkExportsToObjectStorageOperator(task_id="bring", **options)
+    steps = _Steps(told, kill_at)
+    threading.setprofile(steps)
+    run_task(task)
+    steps.tell()
 
 
-def _run(told: IO[str], options: dict, seconds: float) -> tuple[bool, float]:
-    """Fork a child and return whether it was killed, and how long it lived."""
-    started = time.monotonic()
+def _run(told: int, options: dict[str, Any], kill_at: int | None) -> None:
     pid = os.fork()
     if pid == 0:
         code = 1
+        os.write(told, b"%d\n" % os.getpid())
         try:
-            _transfer(options)
+            _transfer(told, options, kill_at)
             code = 0
         except BaseException:  # noqa: BLE001 - for whoever reads the test's output
             traceback.print_exc()
         finally:
             os._exit(code)
-    print(pid, file=told, flush=True)
-    while (left := started + seconds - time.monotonic()) > 0:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return _was_killed(status), time.monotonic() - started
-        time.sleep(min(left, 0.002))
-    os.kill(pid, signal.SIGKILL)
-    return _was_killed(os.waitpid(pid, 0)[1]), time.monotonic() - started
-
-
-def _was_killed(status: int) -> bool:
-    code = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code not in (0, -signal.SIGKILL):
         raise SystemExit(f"a transfer ended with {code}")
-    return code == -signal.SIGKILL
+    os.write(told, json.dumps({"killed": code != 0}).encode() + b"\n")
 
 
 def _main() -> None:
-    rounds = json.load(sys.stdin)
-    told = os.fdopen(os.dup(1), "w")
+    told = os.dup(1)
     os.dup2(2, 1)  # Airflow logs to the standard output
     sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "airflow")]
     connections = {name: os.environ[name] for name in os.environ if "AIRFLOW_CONN_" in name}
     import in_process  # noqa: F401 - it begins with no connections
 
     os.environ |= connections
-    from airflow_provider_bulkexports.api import download  # noqa: F401
     from airflow_provider_bulkexports.hooks import BulkExportsHook
     from airflow_provider_bulkexports.transfers import object_storage_path
 
-    # What Airflow looks up at its first use only, the children find done.
-    object_storage_path("file:///", None).exists()
+    # What is imported or looked up at its first use only, the children find done.
+    with contextlib.suppress(ImportError):
+        for name in ("compute", "json", "parquet"):
+            import_module(f"pyarrow.{name}")
+    assert object_storage_path("file:///", None).fs
     BulkExportsHook().get_conn().close()
-    killed = []
-    whole = 60.0
-    for item in rounds:
-        was_killed, lived = _run(told, item["options"], item.get("share", 1.0) * whole)
-        killed.append(was_killed)
-        if not was_killed:
-            whole = min(whole, lived)
-    print(json.dumps(killed), file=told, flush=True)
+    for line in sys.stdin:
+        _run(told, *json.loads(line))
 
 
 if __name__ == "__main__":

@@ -1,67 +1,146 @@
-"""SIGKILL at 50 moments of a transfer: no half file, and a rerun brings the rest."""
+"""SIGKILL at random moments of a transfer: no half file, and a rerun brings the rest."""
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
 
-from day_transfers import day, sha256
-from killed_transfers import start_transfers as start_killed
+import pytest
+from day_transfers import PARTS, day, lines_of, sha256
+from killed_transfers import Worker
 
-KILLS = 50
+if TYPE_CHECKING:
+    from pathlib import Path
+
 DAYS = 4
+NEW, OLD = 2000, 1800
+"""Records of a day; either file is more than one block long."""
+PLACES = {
+    "being fetched",
+    "old file without manifest",
+    "half a file under another name",
+    "new file without manifest",
+    "published",
+}
 
 
-def test_a_killed_transfer_leaves_whole_days_and_missing_ones(start_transfers, tmp_path):
-    """A day that a killed worker left is whole or missing; the rerun fetches the missing ones."""
-    old = start_transfers(seed=1, records=900)
-    old.bring(old.export(DAYS))
-    before = [(old.folder(number) / "part-0.json.gz").read_bytes() for number in range(DAYS)]
-    transfers = start_transfers(records=1000)
-    served = [transfers.served(number) for number in range(DAYS)]
-    job = transfers.export(DAYS)
+def parts_of(transfers, name):
+    """Return the content of each day's file, None where there is none."""
+    paths = [transfers.folder(number) / name for number in range(DAYS)]
+    return [path.read_bytes() if path.exists() else None for path in paths]
+
+
+def records_in(path):
+    """Count a file's records by reading all of it."""
+    if path.suffix == ".gz":
+        return lines_of(path)
+    from pyarrow import parquet
+
+    return parquet.read_table(path).num_rows
+
+
+def place_of(content, new, *, has_manifest, is_asked):
+    """Say how far a day has come."""
+    if content is not None and not has_manifest:
+        return f"{'new' if content == new else 'old'} file without manifest"
+    if content == new:
+        return "published"
+    return "being fetched" if is_asked else "waiting"
+
+
+class Kill(NamedTuple):
+    """A killed transfer: its storage, the days that it asked for, and its last step."""
+
+    storage: Path
+    replaces: bool
+    asked: Counter[str]
+    step: str
+
+
+def kill(kills, transfers, old, tmp_path, **options):
+    """Run the transfer whole, then several times with a kill, each at another moment."""
     rng = random.Random(20260101)
-    storages = [tmp_path / f"storage-{number}" for number in range(KILLS + 2)]
-    for storage in storages[1::2]:
-        shutil.copytree(old.storage, storage)
     (tmp_path / "spool").mkdir()
-    rounds = [
-        {
-            "options": {"destination": storage.as_uri(), "job_sid": job, "max_parallel_days": 2},
-            "share": rng.random(),
-        }
-        for storage in storages
-    ]
-    for item in rounds[:2]:
-        del item["share"]
-    with start_killed(rounds, tmp_path / "spool") as process:
-        killed = json.loads(process.stdout.read().splitlines()[-1])
-    assert process.returncode == 0
+    with Worker(tmp_path / "spool") as worker:
 
-    for number, storage in list(enumerate(storages))[2:]:
-        transfers.storage = storage
-        there = []
-        for of_day in range(DAYS):
-            part = transfers.folder(of_day) / "part-0.json.gz"
-            content = part.read_bytes() if part.exists() else None
-            assert content in (None, served[of_day], before[of_day] if number % 2 else None)
-            if not (transfers.folder(of_day) / "_manifest.json").exists():
-                continue
-            manifest = transfers.manifest(of_day)
-            assert manifest["files"][0]["sha256"] == sha256(content)
-            assert manifest["records"] == (1000 if content == served[of_day] else 900)
-            if content == served[of_day]:
-                there.append(day(of_day))
-        downloads = transfers.downloads()
-        transfers.bring(job)
-        fetched = transfers.downloads()
-        for known in downloads:
-            fetched.remove(known)
-        assert fetched == [day(of_day) for of_day in range(DAYS) if day(of_day) not in there]
+        def run(name, kill_at=None, *, replaces, parallel=1):
+            storage = tmp_path / name
+            if replaces:
+                shutil.copytree(old, storage)
+            places = {"destination": storage.as_uri(), "max_parallel_days": parallel}
+            known = Counter(transfers.downloads())
+            worker.start(options | places, kill_at)
+            end = worker.end()
+            return end, Kill(storage, replaces, Counter(transfers.downloads()) - known, str(end))
+
+        whole = {replaces: run(f"whole-{replaces}", replaces=replaces)[0] for replaces in (0, 1)}
+        for number in range(kills):
+            replaces = int(number % 3 > 0)
+            first, last = whole[replaces]["first"], whole[replaces]["steps"]
+            # At random in one of as many stretches of the transfer as there are kills.
+            kill_at = first + int((number + rng.random()) / kills * (last - first + 1))
+            end, killed = run(f"{number}", kill_at, replaces=replaces, parallel=1 + number % 2)
+            assert end["killed"], f"not killed at call {kill_at} of {last}"
+            assert killed.asked, "killed before its first download"
+            yield killed
+
+
+def check(transfers, name, after, before, killed):
+    """Check what a killed transfer left; return the days that are done, and how far each came."""
+    done, places = [], []
+    for number, content in enumerate(parts_of(transfers, name)):
+        new, old = after[number], before[number] if killed.replaces else None
+        assert content in (None, new, old), killed.step
+        has_manifest = (transfers.folder(number) / "_manifest.json").exists()
+        if has_manifest:
+            assert content is not None, killed.step
+            manifest = transfers.manifest(number)
+            assert manifest["files"][0]["sha256"] == sha256(content), killed.step
+            assert manifest["records"] == (NEW if content == new else OLD), killed.step
+            assert manifest["records"] == records_in(transfers.folder(number) / name), killed.step
+            if content == new:
+                done.append(day(number))
+        is_asked = day(number) in killed.asked
+        places.append(place_of(content, new, has_manifest=has_manifest, is_asked=is_asked))
+        if any(0 < p.stat().st_size < len(new) for p in transfers.folder(number).glob("._*part*")):
+            places.append("half a file under another name")
+    return done, places
+
+
+@pytest.mark.parametrize(("output_format", "kills"), [("raw", 50), ("parquet", 30)])
+def test_a_killed_transfer_leaves_whole_days_and_missing_ones(
+    start_transfers, tmp_path, output_format, kills
+):
+    """A day that a killed worker left is whole or missing; the rerun fetches the missing ones."""
+    if output_format == "parquet":
+        pytest.importorskip("pyarrow")
+    name = PARTS[output_format]
+    old = start_transfers(seed=1, records=OLD)
+    old.bring(old.export(DAYS), output_format=output_format)
+    before = parts_of(old, name)
+    transfers = start_transfers(records=NEW)
+    options = {"job_sid": transfers.export(DAYS), "output_format": output_format}
+    all_killed = list(kill(kills, transfers, old.storage, tmp_path, **options))
+    transfers.storage = tmp_path / "whole-0"
+    after = parts_of(transfers, name)
+    if output_format == "raw":
+        assert after == [transfers.served(number) for number in range(DAYS)]
+    transfers.bring(**options)  # answered later than all that the killed ones asked
+
+    places = Counter()
+    for killed in all_killed:
+        transfers.storage = killed.storage
+        done, reached = check(transfers, name, after, before, killed)
+        places.update(reached)
+        known = Counter(transfers.downloads())
+        transfers.bring(**options)
+        rest = {day(number) for number in range(DAYS)} - set(done)
+        assert Counter(transfers.downloads()) - known == Counter(rest), killed.step
         assert transfers.missing(DAYS) == []
-        for of_day in range(DAYS):
-            assert transfers.names(of_day) == ["_manifest.json", "part-0.json.gz"]
-            assert (transfers.folder(of_day) / "part-0.json.gz").read_bytes() == served[of_day]
+        assert parts_of(transfers, name) == after
+        for number in range(DAYS):
+            assert transfers.names(number) == ["_manifest.json", name], killed.step
 
-    assert sum(killed) >= KILLS // 5
+    assert places.keys() >= PLACES, places

@@ -11,7 +11,7 @@ import threading
 import pytest
 import requests
 from day_transfers import day, sha256
-from killed_transfers import start_transfers as start_killed
+from killed_transfers import Worker
 
 RECORDS = 2000
 ENOUGH = 20_000
@@ -203,13 +203,12 @@ def test_a_broken_upload_leaves_no_object(
     way = HeldUpload(server[1])
     with monkeypatch.context() as patch:
         patch.setenv(f"AIRFLOW_CONN_BUCKET_{server[1]}", aws(way.url))
-        item = {"options": {"job_sid": job, **storage}}
-        with start_killed([item], tmp_path) as process:
-            pid = int(process.stdout.readline())
+        with Worker(tmp_path) as worker:
+            pid = worker.start({"job_sid": job, **storage})
             reached = way.reached.wait(20)
             if reached:
                 os.kill(pid, signal.SIGKILL)
-            process.stdout.read()
+            worker.end()
     way.stop()
 
     assert reached
