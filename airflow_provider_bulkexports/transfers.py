@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gzip
 import hashlib
 import json
+import os
+import shutil
 import tempfile
 import threading
 import time
@@ -34,7 +38,7 @@ from airflow_provider_bulkexports.hooks import BulkExportsHook, airflow_errors
 from airflow_provider_bulkexports.storage import DayStore, Manifest, StoredFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import date
 
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -51,6 +55,9 @@ FORMATS = ("raw", "parquet")
 LIST_LIMIT = 31
 """Days whose results are returned one by one; more go to a file, to keep the XCom small."""
 PROGRESS_SECONDS = 20.0
+SPOOL = "bulkexports-spool-"
+SPOOL_SECONDS = 60.0
+"""Age from which an unlocked spool is abandoned; a younger one may be about to be locked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,9 @@ class BulkExportsToObjectStorageOperator(BaseOperator):
     ``part-0.parquet``, with a ``_manifest.json`` that is written last. A rerun leaves alone the
     days that are there. One broken day does not keep the others: what could be had is published,
     and the error names the rest.
+
+    Files pass through this machine's temporary folder. What a killed worker leaves there goes with
+    the next transfer on the same machine.
 
     The return value is a list of ``{"day", "path", "records", "bytes"}``. For more than 31 days
     that list is written beside the days, as ``_manifest_<first>_<last>.json``, and what is returned
@@ -288,6 +298,7 @@ class _Run:
 
     def run(self) -> dict[date, Manifest]:
         """Return all days' manifests, or raise naming the days that could not be had."""
+        _remove_abandoned_spools()
         first, last = self._wanted[0].day, self._wanted[-1].day
         stored = self._store.manifests(first, last)
         done: dict[date, Manifest] = {}
@@ -344,12 +355,8 @@ class _Run:
 
         if self._operator.killed:
             raise BadData("the task was ended from outside")
-        # Spooled on this machine's disk, readable by its owner alone: the records are personal.
-        with (
-            tempfile.TemporaryDirectory(prefix="bulkexports-") as folder,
-            self._connect() as client,
-        ):
-            spool = Path(folder) / "part-0.json.gz"
+        with _spool_folder() as folder, self._connect() as client:
+            spool = folder / "part-0.json.gz"
             with spool.open("wb") as target:
                 fetched = fetch_day_file(
                     client,
@@ -471,6 +478,35 @@ def _source(jobs: list[Job], day: date) -> tuple[str | None, Status | None]:
         if status is not None and status.is_complete:
             return job.sid, status
     return None, None
+
+
+@contextlib.contextmanager
+def _spool_folder() -> Iterator[Path]:
+    """Make a folder that its owner alone can read, as the records are personal, and lock it."""
+    with tempfile.TemporaryDirectory(prefix=SPOOL) as name, contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # where nothing can be locked, nothing is removed
+            stack.enter_context(_locked(name))
+        yield Path(name)
+
+
+def _remove_abandoned_spools() -> None:
+    """Remove what workers that were killed have left on this machine."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SPOOL}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.lstat().st_mtime > SPOOL_SECONDS:
+                with _locked(folder):
+                    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path | str) -> Iterator[None]:
+    """Lock a folder, at the longest until this process is gone, or raise OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _account_of(spool: Path) -> str | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
+import tempfile
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from day_downloads import FILE
 from day_transfers import PARTS, day, lines_of, sha256
+from in_process import wait_for
 from killed_transfers import Worker
 
 if TYPE_CHECKING:
@@ -144,3 +149,24 @@ def test_a_killed_transfer_leaves_whole_days_and_missing_ones(
             assert transfers.names(number) == ["_manifest.json", name], killed.step
 
     assert places.keys() >= PLACES, places
+
+
+def test_a_killed_worker_spool_goes_with_the_next_transfer(transfers, tmp_path, monkeypatch):
+    """Records that a killed worker left on its machine are removed, those of a live one are not."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spool))
+    transfers.fault("delay", seconds=60)
+    options = {"job_sid": transfers.export(1), "destination": transfers.destination}
+    with Worker(spool) as worker:
+        pid = worker.start(options)
+        wait_for(lambda: FILE in transfers.sandbox.ledger()["requests"])
+        (left,) = spool.glob("bulkexports-spool-*")
+        os.utime(left, (0, 0))
+        transfers.bring(**options)
+        assert left.exists()
+        os.kill(pid, signal.SIGKILL)
+        assert worker.end()["killed"]
+    assert left.exists()
+    transfers.bring(**options)
+    assert list(spool.iterdir()) == []
