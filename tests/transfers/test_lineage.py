@@ -22,7 +22,7 @@ def lineage_of(task):
 
 def test_an_export_names_its_job(transfers):
     """The create operator tells the type's exports and the job's SID."""
-    task = create(start_day=DAY, end_day=DAY)
+    task = create(start_day=DAY, end_day=DAY, wait_for_completion=False)
     sid = run_task(task)
     before = transfers.requests()
     told = lineage_of(task)
