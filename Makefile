@@ -10,7 +10,9 @@ NEW := .venv/airflow-3.3
 OLD := .venv/airflow-2.11
 T ?= tests
 B ?= *
-PYTEST := -m pytest -q --strict-markers -p no:cacheprovider $(T)
+# All tests share two workers, one of which has the real Airflows; picked ones print as they go.
+WORKERS := $(if $(filter tests,$(T)),-n 2 --dist loadgroup)
+PYTEST := -m pytest -q --strict-markers -p no:cacheprovider $(WORKERS) $(T)
 
 .PHONY: help demo ui test test-all lint bench clean
 

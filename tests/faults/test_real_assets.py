@@ -11,6 +11,8 @@ from live_airflow import LiveAirflow
 
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.xdist_group("a real Airflow")
+
 DAGS = Path(__file__).with_name("asset_dags")
 FIRST, LAST = "2026-01-01", "2026-01-02"
 

@@ -11,6 +11,8 @@ from live_airflow import LiveAirflow
 
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.xdist_group("a real Airflow")
+
 DAG_IDS = ("ours", "ours_deferred", "ours_cancelled", "ours_cancelled_running", "control")
 DAY = "2026-10-05"
 POST = "POST /v1/Exports/{ResourceType}/Jobs"

@@ -13,6 +13,8 @@ from live_airflow import LiveAirflow
 
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.xdist_group("a real Airflow")
+
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
 
