@@ -47,6 +47,8 @@ from airflow_provider_bulkexports.api.models import ResourceType
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
+    from concurrent.futures import Future
+    from io import BufferedIOBase
     from pathlib import Path
 
 __all__ = ["EXTRA", "SCHEMAS", "Kind", "ParquetResult", "write_parquet"]
@@ -111,11 +113,13 @@ _HARDLY_REPEATING = frozenset({"sid", "call_sid", "conference_sid", "from", "to"
 _ROW_GROUP_ROWS = 2**18
 _ROW_GROUP_BYTES = 128 * 2**20
 _BLOCK_BYTES = 8 * 2**20
-_PARSED_BYTES = 512 * 2**10
+_READ_BYTES = 256 * 2**10
+_PARSED_BYTES = 2**20
 _FEW_BYTES = 64 * 2**10
 _LONGEST_LINE = 16 * 2**20
 _KEPT_OF_LONG_LINE = 64 * 2**10
 _TOO_LONG = "is longer than 16 MiB; only its first 64 KiB are kept"
+_BETWEEN = re.compile(rb"\n(?<=\}\n)(?=\{)")  # a quarter faster to find than bytes.count
 _MOST_EXTRAS = 64
 _MOST_WORKERS = 4
 _BLOCKS_AHEAD = 4
@@ -199,6 +203,14 @@ class _Number(str):
     __slots__ = ()
 
 
+class _Block(NamedTuple):
+    """Whole lines: the first ``size`` bytes of a buffer; or the beginning of a too long one."""
+
+    buffer: bytearray
+    size: int
+    is_cut: bool = False
+
+
 class _Refusal(NamedTuple):
     """A refused line of a block. Not the exception: that would keep its frames alive."""
 
@@ -230,56 +242,67 @@ class _Converter:
             Kind.TIMESTAMP: pa.timestamp("us", "UTC"),
             Kind.BOOLEAN: pa.bool_(),
         }
-        # As decimals, integers are read from numbers and strings alike; as strings, timestamps
-        # can be refused for want of a zone, which pyarrow's JSON reader would make UTC.
-        read = types | {Kind.INTEGER: pa.decimal128(38, 0), Kind.TIMESTAMP: pa.string()}
+        # As strings, timestamps can be refused for want of a zone, which pyarrow's JSON reader
+        # would make UTC.
+        read = types | {Kind.TIMESTAMP: pa.string()}
+        # pyarrow's own pool gives memory back and has the kernel clear it again: 8 % more time.
+        self._memory = pa.system_memory_pool()
         self._columns = SCHEMAS[resource_type]
-        self._read = [(name, read[kind]) for name, kind in self._columns.items()]
+        self._read = {name: read[kind] for name, kind in self._columns.items()}
         self._known = pa.schema([(name, types[kind]) for name, kind in self._columns.items()])
         self.schema = self._known.append(pa.field(EXTRA, pa.string()))
-        self._extras: dict[str, Any] = {}
 
     def convert_all(self, source: Path, block_bytes: int) -> Generator[_Part, None, None]:
         """Yield the parts of a day file in order, a few blocks ahead of the reader."""
         workers = min(os.cpu_count() or 1, _MOST_WORKERS)
         under_way: deque[Any] = deque()
+        spare: deque[bytearray] = deque()
+
+        def converted(block: _Block) -> _Part:
+            try:
+                return self.convert(block)
+            finally:
+                if len(block.buffer) == block_bytes:
+                    spare.append(block.buffer)
+
         with _day_file(source) as file, ThreadPoolExecutor(workers, "parquet") as pool:
-            for block, is_cut in _blocks(file, block_bytes):
-                under_way.append(pool.submit(self._cut if is_cut else self.convert, block))
+            for block in _blocks(file, block_bytes, spare):
+                under_way.append(pool.submit(converted, block))
                 if len(under_way) >= workers + _BLOCKS_AHEAD:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()
 
-    def convert(self, block: bytes) -> _Part:
-        """Return what the whole lines of ``block`` become."""
+    def convert(self, block: _Block) -> _Part:
+        """Return what the lines of ``block`` become, which nothing of it refers to any more."""
         import pyarrow as pa
 
         part = _Part()
-        self._convert(block, part)
+        if block.is_cut:
+            line = bytes(block.buffer[: block.size])
+            return _Part(1, [], [_Refusal(1, None, _TOO_LONG, line)])
+        self._convert(block.buffer, 0, block.size, part)
         if len(part.tables) > 1:
             # Many small tables hold far more memory than their values.
             part.tables = [pa.concat_tables(part.tables).combine_chunks()]
         return part
 
-    def _cut(self, line: bytes) -> _Part:
-        return _Part(1, [], [_Refusal(1, None, _TOO_LONG, line)])
-
-    def _convert(self, block: bytes, part: _Part) -> None:
-        table = self._fast(block) if len(block) <= _LONGEST_LINE else None
+    def _convert(self, buffer: bytearray, begin: int, end: int, part: _Part) -> None:
+        size = end - begin
+        table = self._fast(memoryview(buffer)[begin:end]) if size <= _LONGEST_LINE else None
         if table is not None:
             part.lines += table.num_rows
             part.tables.append(table)
             return
-        half = len(block) // 2
-        middle = block.rfind(b"\n", 0, half) + 1 or block.find(b"\n", half) + 1
-        if len(block) > _FEW_BYTES and 0 < middle < len(block):
-            self._convert(block[:middle], part)
-            self._convert(block[middle:], part)
+        half = begin + size // 2
+        middle = buffer.rfind(b"\n", begin, half) + 1 or buffer.find(b"\n", half, end) + 1
+        if size > _FEW_BYTES and begin < middle < end:
+            self._convert(buffer, begin, middle, part)
+            self._convert(buffer, middle, end, part)
         else:
-            self._slow(block, part)
+            self._slow(bytes(buffer[begin:end]), part)
 
-    def _fast(self, block: bytes) -> Any:
+    def _fast(self, block: memoryview) -> Any:
         """Return the block as a table, or None unless each line is surely a right record."""
         import pyarrow as pa
         from pyarrow import json as arrow_json
@@ -287,9 +310,9 @@ class _Converter:
         # pyarrow takes records that share a line or span several. All fields are scalars, so
         # a line break between braces is between records; as many records as lines are then one
         # on each.
-        if not (block.startswith(b"{") and block.endswith((b"}\n", b"}"))):
+        if bytes(block[:1]) != b"{" or not bytes(block[-2:]).endswith((b"}\n", b"}")):
             return None
-        extras = self._extras
+        read = self._read
         try:
             table = arrow_json.read_json(
                 pa.BufferReader(block),
@@ -297,11 +320,12 @@ class _Converter:
                     use_threads=False, block_size=min(_PARSED_BYTES, len(block) + 1)
                 ),
                 parse_options=arrow_json.ParseOptions(
-                    explicit_schema=pa.schema([*self._read, *extras.items()]),
+                    explicit_schema=pa.schema(read),
                     unexpected_field_behavior="error",
                 ),
+                memory_pool=self._memory,
             )
-            if table.num_rows != block.count(b"}\n{") + 1:
+            if table.num_rows != len(_BETWEEN.findall(block)) + 1:
                 return None
             table.validate(full=True)  # UTF-8, and the digits of decimals
             known = table.select(self._known.names).cast(self._known)
@@ -309,6 +333,7 @@ class _Converter:
             return None
         if not self._in_calendar(known):
             return None
+        extras = sorted(read.keys() - self._columns.keys())
         return known.append_column(self.schema.field(EXTRA), _extra_column(table, extras))
 
     def _in_calendar(self, table: Any) -> bool:
@@ -341,6 +366,7 @@ class _Converter:
         """Return a record's typed values, with its unknown fields as JSON text."""
         row: dict[str, Any] = {}
         extra: dict[str, Any] = {}
+        odd: set[str] = set()
         for name, value in record.items():
             if (kind := self._columns.get(name)) is None:
                 extra[name] = value
@@ -351,29 +377,38 @@ class _Converter:
                 row[name] = _READERS[kind](value)
             except (ValueError, ArithmeticError):
                 raise _Malformed(name, f"is not {_WORDS[kind]}") from None
+            if kind is Kind.INTEGER and not (type(value) is _Number and value.isdigit()):
+                odd.add(name)
+        if extra or odd:
+            self._learn(extra, odd)
         if extra:
-            self._learn(extra)
             known = {name: value for name, value in extra.items() if value is not None}
             row[EXTRA] = _extra_text(known) if known else None
         return row
 
-    def _learn(self, extra: dict[str, Any]) -> None:
-        """Remember unknown fields that pyarrow can read exactly, so that later blocks are fast."""
+    def _learn(self, extra: dict[str, Any], odd: set[str]) -> None:
+        """
+        Remember how pyarrow can read such records exactly, so that later blocks are fast.
+
+        :param extra: unknown fields.
+        :param odd: columns of integers written in other ways, as in ``"1"`` and ``1.0``, which
+            pyarrow takes for decimals only; reading all integers so takes 4 % more time.
+        """
         import pyarrow as pa
 
         types = {str: pa.string(), bool: pa.bool_(), _Number: pa.int64()}
+        nulls = {name: pa.null() for name, value in extra.items() if value is None}
         learned = {
             name: types[type(value)] for name, value in extra.items() if type(value) in types
         }
-        nulls = {name: pa.null() for name, value in extra.items() if value is None}
         # Replaced, never changed: other threads are reading it.
-        merged = nulls | self._extras | learned
-        if merged != self._extras and len(merged) <= _MOST_EXTRAS:
-            self._extras = merged
+        merged = nulls | self._read | learned | dict.fromkeys(odd, pa.decimal128(38, 0))
+        if len(merged) <= len(self._columns) + _MOST_EXTRAS:
+            self._read = merged
 
 
 class _Rows:
-    """The Parquet file, written a row group at a time."""
+    """The Parquet file. A row group is written while the next one is parsed."""
 
     def __init__(self, path: Path, schema: Any, row_group_rows: int) -> None:
         from pyarrow import parquet
@@ -384,6 +419,8 @@ class _Rows:
         self._writer = parquet.ParquetWriter(
             path, schema, compression="zstd", use_dictionary=repeating
         )
+        self._thread = ThreadPoolExecutor(1, "parquet-writer")
+        self._writing: Future[None] | None = None
         self._group_rows = row_group_rows
         self._waiting: list[Any] = []
         self._waiting_bytes = self._waiting_rows = 0
@@ -393,12 +430,13 @@ class _Rows:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        with self._writer:
+        with self._writer, self._thread:
             if kind is None:
                 self._close_group()
                 if self.count == 0:
                     # pyarrow 18 and older cannot read a file without any row group.
                     self._writer.write_table(self._schema.empty_table())
+                self._await_writing()
 
     def write(self, tables: Iterable[Any]) -> None:
         for table in tables:
@@ -413,10 +451,17 @@ class _Rows:
 
         if self._waiting:
             table = pa.concat_tables(self._waiting)
-            self._writer.write_table(table, row_group_size=table.num_rows)
+            self._await_writing()
+            self._writing = self._thread.submit(
+                self._writer.write_table, table, row_group_size=table.num_rows
+            )
             self.count += table.num_rows
             self._waiting.clear()
             self._waiting_bytes = self._waiting_rows = 0
+
+    def _await_writing(self) -> None:
+        if self._writing:
+            self._writing.result()
 
 
 class _Rejected:
@@ -457,7 +502,7 @@ class _Rejected:
 
 
 @contextmanager
-def _day_file(source: Path) -> Iterator[IO[bytes]]:
+def _day_file(source: Path) -> Iterator[BufferedIOBase]:
     """Open a day file for reading its text."""
     from isal import igzip, isal_zlib
 
@@ -472,30 +517,39 @@ def _day_file(source: Path) -> Iterator[IO[bytes]]:
         ) from error
 
 
-def _blocks(file: IO[bytes], size: int) -> Iterator[tuple[bytes, bool]]:
+def _blocks(file: BufferedIOBase, size: int, spare: deque[bytearray]) -> Iterator[_Block]:
     """
-    Yield blocks of whole lines, of about ``size`` bytes.
+    Yield blocks of whole lines, of ``size`` bytes or less unless a line is longer.
 
-    A line too long for memory comes alone, cut, with True.
+    :param spare: buffers of ``size`` bytes to use again: the kernel clears fresh memory.
     """
-    begun, cut = b"", False
-    while chunk := file.read(size):
-        end = chunk.find(b"\n") + 1 if cut else chunk.rfind(b"\n") + 1
-        if cut:
-            if not end:
-                continue
-            yield begun, True
-            begun, cut, chunk = b"", False, chunk[end:]
-            end = chunk.rfind(b"\n") + 1
+    buffer, begun = bytearray(size), 0
+    while (filled := _fill(file, buffer, begun)) > begun:
+        end = buffer.rfind(b"\n", 0, filled) + 1
         if end:
-            yield b"".join((begun, memoryview(chunk)[:end])), False
-            begun = chunk[end:]
+            yield _Block(buffer, end)
+        elif filled > _LONGEST_LINE:
+            yield _Block(buffer[:_KEPT_OF_LONG_LINE], _KEPT_OF_LONG_LINE, is_cut=True)
+            while not end and (filled := _fill(file, buffer, 0)):
+                end = buffer.find(b"\n", 0, filled) + 1
+        begun = filled - end
+        if spare and begun < size:
+            following = spare.pop()
         else:
-            begun += chunk
-            if len(begun) > _LONGEST_LINE:
-                begun, cut = begun[:_KEPT_OF_LONG_LINE], True
+            following = bytearray(max(size, min(2 * begun, _LONGEST_LINE + 1)))
+        following[:begun] = buffer[end:filled]
+        buffer = following
     if begun:
-        yield begun, cut
+        yield _Block(buffer, begun)
+
+
+def _fill(file: BufferedIOBase, buffer: bytearray, begin: int) -> int:
+    """Read into ``buffer`` from ``begin`` on until it is full; return where the text ends."""
+    view = memoryview(buffer)
+    # A gzip file's readinto makes a copy on the way; a small one stays in the cache.
+    while count := file.readinto(view[begin : begin + _READ_BYTES]):
+        begin += count
+    return begin
 
 
 def _record(line: bytes) -> dict[str, Any]:
@@ -562,13 +616,12 @@ def _extra_text(value: Any) -> str:
     return _ENCODER.encode(value)
 
 
-def _extra_column(table: Any, extras: Mapping[str, Any]) -> Any:
-    """Return the column of unknown fields of a table that pyarrow read."""
+def _extra_column(table: Any, names: list[str]) -> Any:
+    """Return the column of unknown fields, which ``names`` sorts, of a table that pyarrow read."""
     import pyarrow as pa
 
-    if not extras:
+    if not names:
         return pa.nulls(table.num_rows, pa.string())
-    names = sorted(extras)
     rows = zip(*(table.column(name).to_pylist() for name in names), strict=True)
     found = (
         {name: value for name, value in zip(names, row, strict=True) if value is not None}

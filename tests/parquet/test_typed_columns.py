@@ -67,6 +67,16 @@ def test_whole_numbers_may_come_as_strings(folder):
     assert [row["num_media"] for row in outcome.rows] == [1, 1, 1]
 
 
+def test_rows_of_many_blocks_keep_their_values(folder):
+    """Blocks share buffers, and what is learned of one block is used for the next."""
+    values = [str(n) if n % 700 == 0 else f"{n}.0" if n % 900 == 0 else n for n in range(5000)]
+    outcome = folder.convert_records(
+        *({"sid": f"SM{n}", "flags": value} for n, value in enumerate(values)), block_bytes=1000
+    )
+    read = [(row["sid"], row["flags"]) for row in outcome.rows]
+    assert read == [(f"SM{n}", n) for n in range(5000)]
+
+
 def test_other_zones_become_utc(folder):
     """A time with an offset is converted, not cut."""
     outcome = folder.convert_records({"date_sent": "2026-01-06T00:21:20+02:00"})
