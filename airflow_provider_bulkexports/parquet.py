@@ -111,7 +111,7 @@ SCHEMAS: Mapping[ResourceType, Mapping[str, Kind]] = {
 
 _HARDLY_REPEATING = frozenset({"sid", "call_sid", "conference_sid", "from", "to", "body"})
 _ROW_GROUP_ROWS = 2**18
-_ROW_GROUP_BYTES = 128 * 2**20
+_ROW_GROUP_BYTES = 96 * 2**20
 _BLOCK_BYTES = 8 * 2**20
 _READ_BYTES = 256 * 2**10
 _PARSED_BYTES = 2**20

@@ -11,8 +11,9 @@ from airflow_provider_bulkexports.api.redact import safe_text
 
 __all__ = ["DayFileCheck", "Limits"]
 
-_BLOCK = 64 * 1024
-"""Bytes of text at once; memory for larger ones is mapped and unmapped each time."""
+_BLOCK = 256 * 1024
+"""Bytes of text at once. With 64 KiB the threads meet at the interpreter four times as often, which
+takes a tenth longer; with more, memory is mapped and unmapped each time."""
 _RATIO_FROM = 1024 * 1024
 _GZIP = b"\x1f\x8b"
 _ISAL_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # its stub's slip

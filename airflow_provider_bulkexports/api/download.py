@@ -53,9 +53,9 @@ MISSING_TRIES = 5
 """Askings for a file that should be there: it may come seconds after its day is complete."""
 
 _TIMEOUT = (5.0, 30.0)
-_BLOCK = 64 * 1024
-"""Bytes read at once; more is slower under TLS."""
-_BATCH = 16
+_BLOCK = 256 * 1024
+"""Bytes read at once."""
+_BATCH = 4
 """Blocks that are handed to the checking thread at once."""
 Item = TypeVar("Item")
 
