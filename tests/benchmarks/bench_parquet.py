@@ -1,7 +1,7 @@
 """A day of 2 million messages to Parquet, beside DuckDB and plain pyarrow; memory by size of day.
 
-Run it as it is; ``--huge`` adds a day of 5 GB, ``--rounds`` repeats the first table's cases in
-turns. Each case is a process of its own; the peak counts from after its imports.
+``--rounds`` says how often the first table's cases are repeated, in turns. Each case is a process
+of its own; the peak counts from after its imports.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from pathlib import Path
 PART_RECORDS = 500_000
 PARTS = 4
 MEGABYTE = 10**6
-DAYS = {"50 MB": 50 * MEGABYTE, "500 MB": 500 * MEGABYTE}
-HUGE = {"5 GB": 5000 * MEGABYTE}
+DAYS = {"50 MB": 50 * MEGABYTE, "500 MB": 500 * MEGABYTE, "5 GB": 5000 * MEGABYTE}
 BODIES = (
     "Your parcel is on its way and will be at your door before noon. Reply STOP to end.",
     "Code {} is for the sandbox only",
@@ -240,10 +239,13 @@ def rates(folder: Path, parts: list[Path], rounds: int) -> None:
         )
 
 
-def memory(folder: Path, parts: list[Path], days: dict[str, int]) -> None:
+def memory(folder: Path, parts: list[Path]) -> None:
     """Print the second table: peak memory by the size of the day."""
     print("\nday     records       s  peak MiB above imports")
-    for name, size in days.items():
+    for name, size in DAYS.items():
+        if shutil.disk_usage(folder).free < 2 * size + 1000 * MEGABYTE:
+            print(f"{name:6} skipped: the disk has no room for the day and its Parquet file")
+            continue
         source = joined(folder / "memory.json.gz", parts, size)
         run = measured("ours", source)
         print(f"{name:6} {run['rows']:9} {run['seconds']:7.1f} {run['peak']:9.0f}")
@@ -252,7 +254,6 @@ def memory(folder: Path, parts: list[Path], days: dict[str, int]) -> None:
 def main() -> None:
     """Generate the days, run the cases, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--huge", action="store_true", help="also a day of 5 GB")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -267,7 +268,7 @@ def main() -> None:
         with ProcessPoolExecutor(min(PARTS, os.cpu_count() or 1)) as pool:
             list(pool.map(part, parts, range(PARTS)))
         rates(folder, parts, arguments.rounds)
-        memory(folder, parts, DAYS | (HUGE if arguments.huge else {}))
+        memory(folder, parts)
 
 
 if __name__ == "__main__":
