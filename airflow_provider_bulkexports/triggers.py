@@ -236,29 +236,29 @@ class BulkExportsDaysTrigger(BaseEventTrigger):
                 failing = True
                 continue
             failing = False
-            if files == told:
-                continue
-            for day in sorted(files):
-                if files[day] != told.get(day):
-                    yield TriggerEvent(
-                        {"resource_type": self.resource_type, "day": day, **files[day]}
-                    )
-            told = files
-            await self._remember(told)
+            news = {day: file for day, file in files.items() if file != told.get(day)}
+            for day in sorted(news):
+                yield TriggerEvent({"resource_type": self.resource_type, "day": day, **news[day]})
+            if news:
+                told |= news  # what has left the list stays told: it may come back
+                await self._remember(told)
 
     async def _recall(self) -> dict[str, Any]:
         store = getattr(self, "asset_state_store", None)
-        # Of several assets that share the trigger, none can say for all what was told.
-        with suppress(ValueError):
-            if store is not None and isinstance(told := await store.aget(_TOLD), dict):
-                return told
-        return {}
+        try:
+            told = await store.aget(_TOLD) if store is not None else None
+        except Exception as error:  # noqa: BLE001 - to tell again is better than to tell no more
+            log.warning("What was told of %s files is not known: %s", self.resource_type, error)
+            told = None
+        return told if isinstance(told, dict) else {}
 
     async def _remember(self, told: dict[str, Any]) -> None:
         store = getattr(self, "asset_state_store", None)
-        with suppress(ValueError):
+        try:
             if store is not None:
                 await store.aset(_TOLD, told)
+        except Exception as error:  # noqa: BLE001 - as above; several assets share the trigger, say
+            log.warning("What was told of %s files is not kept: %s", self.resource_type, error)
 
 
 async def _watch(

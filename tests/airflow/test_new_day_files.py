@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import json
 from contextlib import aclosing
 
 import pytest
 from in_process import DAY, connection, rebuilt, requests_of
 
+from airflow_provider_bulkexports import triggers
 from airflow_provider_bulkexports.api.errors import InvalidRequest
 from airflow_provider_bulkexports.api.models import ExportRequest
 from airflow_provider_bulkexports.compat import AIRFLOW_3
@@ -129,6 +131,33 @@ def test_without_a_store_a_restart_tells_again(sandbox, store):
 
     assert asyncio.run(told(watch(store))) == [DAY]
     assert asyncio.run(told(rebuilt_with(watch(store), store))) == [DAY]
+
+
+def test_a_store_that_fails_does_not_end_the_watch(sandbox):
+    """Where Airflow cannot be asked what was told, files are told all the same."""
+
+    class Broken(AssetStore):
+        def _one(self):
+            raise RuntimeError("API_SERVER_ERROR")
+
+    export(sandbox)
+
+    assert asyncio.run(told(watch(Broken()))) == [DAY]
+
+
+def test_a_file_that_comes_back_to_the_list_is_no_news(sandbox, monkeypatch):
+    """A list that lacks a file for a while, as a lagging one does, tells nothing twice."""
+    export(sandbox)
+    read, looks = triggers._read_files, itertools.count()
+
+    def blinking(*asked):
+        found = read(*asked)
+        return {key: {} for key in found} if next(looks) % 2 else found
+
+    monkeypatch.setattr(triggers, "_read_files", blinking)
+
+    assert asyncio.run(told(watch())) == [DAY]
+    assert next(looks) > 3
 
 
 @pytest.mark.parametrize("kept", ["null", "[]", '"x"', "7"])
