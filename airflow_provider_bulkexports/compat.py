@@ -12,24 +12,31 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 AIRFLOW_3 = importlib.util.find_spec("airflow.sdk") is not None
 
 if TYPE_CHECKING or AIRFLOW_3:
-    from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, BaseSensorOperator
+    from airflow.sdk import BaseOperator, BaseOperatorLink, BaseSensorOperator
+    from airflow.triggers.base import BaseEventTrigger
+else:
+    from airflow.models import BaseOperator, BaseOperatorLink
+    from airflow.sensors.base import BaseSensorOperator
+
+    BaseEventTrigger = BaseTrigger  # nothing watches assets there
+
+try:
+    from airflow.sdk import BaseHook
+except ImportError:  # before 3.1
+    from airflow.hooks.base import BaseHook  # type: ignore[attr-defined, no-redef]
+
+try:
     from airflow.sdk.exceptions import (
         AirflowFailException,
         AirflowSensorTimeout,
         AirflowSkipException,
     )
-    from airflow.triggers.base import BaseEventTrigger
-else:
-    from airflow.exceptions import (
+except ImportError:  # before 3.2
+    from airflow.exceptions import (  # type: ignore[no-redef]
         AirflowFailException,
         AirflowSensorTimeout,
         AirflowSkipException,
     )
-    from airflow.hooks.base import BaseHook
-    from airflow.models import BaseOperator, BaseOperatorLink
-    from airflow.sensors.base import BaseSensorOperator
-
-    BaseEventTrigger = BaseTrigger  # nothing watches assets there
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -50,9 +50,9 @@ from airflow_provider_bulkexports.compat import AIRFLOW_3  # noqa: E402
 from airflow_provider_bulkexports.operators import BulkExportsCreateJobOperator  # noqa: E402
 from airflow_provider_bulkexports.sandbox.server import Sandbox  # noqa: E402
 
-if AIRFLOW_3:
+try:
     from airflow.sdk.exceptions import TaskDeferred
-else:
+except ImportError:  # before 3.2
     from airflow.exceptions import TaskDeferred
 
 CONNECTION = "bulkexports_default"
