@@ -38,7 +38,7 @@ from airflow_provider_bulkexports.hooks import BulkExportsHook, airflow_errors
 from airflow_provider_bulkexports.storage import DayStore, Manifest, StoredFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import date
 
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -152,14 +152,12 @@ class BulkExportsToObjectStorageOperator(BaseOperator):
         """Bring the days home."""
         with airflow_errors(self.bulkexports_conn_id):
             self._check_arguments()
-            hook = BulkExportsHook(self.bulkexports_conn_id)
-            with hook.get_conn() as client:
+            with BulkExportsHook(self.bulkexports_conn_id).get_conn() as client:
                 kind, wanted = self._wanted(client)
-            root = object_storage_path(self.destination, self.object_storage_conn_id)
-            store = DayStore(root, kind)
-            self.log.info("%d days of %s to %s.", len(wanted), kind, root)
-            run = _Run(self, hook.get_conn, store, kind, wanted)
-            manifests = run.run()
+                root = object_storage_path(self.destination, self.object_storage_conn_id)
+                store = DayStore(root, kind)
+                self.log.info("%d days of %s to %s.", len(wanted), kind, root)
+                manifests = _Run(self, client, store, kind, wanted).run()
         self._brought = kind, root / kind.value, manifests
         results = [self._result(store, day, manifests[day]) for day in sorted(manifests)]
         self._emit_events(context, kind, manifests)
@@ -282,13 +280,13 @@ class _Run:
     def __init__(
         self,
         operator: BulkExportsToObjectStorageOperator,
-        connect: Callable[[], Client],
+        client: Client,
         store: DayStore,
         kind: ResourceType,
         wanted: list[_Wanted],
     ) -> None:
         self._operator = operator
-        self._connect = connect
+        self._client = client
         self._store = store
         self._kind = kind
         self._wanted = wanted
@@ -355,7 +353,8 @@ class _Run:
 
         if self._operator.killed:
             raise BadData("the task was ended from outside")
-        with _spool_folder() as folder, self._connect() as client:
+        # A copy: Airflow up to 3.1 must not be asked for its connection by several threads at once.
+        with _spool_folder() as folder, self._client.copy() as client:
             spool = folder / "part-0.json.gz"
             with spool.open("wb") as target:
                 fetched = fetch_day_file(

@@ -157,15 +157,23 @@ class Client:
         # A proxy or CA bundle of the environment is the user's wish, but never for this machine.
         self._session.trust_env = urlsplit(self.base_url).hostname not in _LOOPBACK
 
+    def copy(self) -> Client:
+        """Return such a client with connections of its own, for another thread."""
+        return self._with(*self._timeout, self._tries)
+
     def hurried(self) -> Client:
         """Return a client of its own connections that gives up within about four seconds."""
+        return self._with(1.5, 2.5, 1)
+
+    def _with(self, connect_timeout: float, read_timeout: float, tries: int) -> Client:
         return Client(
             self._login,
             self._secret,
             base_url=self.base_url,
-            connect_timeout=1.5,
-            read_timeout=2.5,
-            tries=1,
+            allowed_hosts=self.allowed_hosts,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            tries=tries,
         )
 
     def close(self) -> None:

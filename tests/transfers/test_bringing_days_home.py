@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from day_transfers import PARTS, day, lines_of, sha256
 from in_process import TaskInstance, context_of
 
 from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.hooks import BulkExportsHook
 
 FORMATS = list(PARTS)
 RECORDS = 700
@@ -177,6 +179,21 @@ def test_outlets_are_told_what_was_brought(transfers, days):
         ]
     for event in events.values():
         assert event.extra == expected
+
+
+def test_airflow_is_asked_by_the_task_alone(transfers, monkeypatch):
+    """Up to Airflow 3.1 a worker's threads that ask for a connection at once wait for ever."""
+    asking = []
+    ask = BulkExportsHook.get_connection
+
+    def noted(_hook, conn_id):
+        asking.append(threading.current_thread())
+        return ask(conn_id)
+
+    monkeypatch.setattr(BulkExportsHook, "get_connection", noted)
+    transfers.bring(transfers.export(6), max_parallel_days=3)
+
+    assert set(asking) == {threading.current_thread()}
 
 
 def test_days_are_brought_without_a_job_too(transfers):
