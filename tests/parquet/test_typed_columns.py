@@ -43,7 +43,9 @@ def test_the_schema_is_told_and_never_depends_on_the_data(folder, kind):
     assert full.table.schema == empty.table.schema
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "content", [b"", gzip.compress(b"")], ids=["no bytes", "a gzip of nothing"]
+)
 def test_an_empty_day_is_a_table_without_rows(folder, content):
     """No bytes, or a gzip of nothing, give a Parquet file with columns and no rows."""
     outcome = folder.convert_file(content)
