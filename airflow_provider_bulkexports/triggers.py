@@ -45,7 +45,6 @@ __all__ = ["BulkExportsDaysTrigger", "BulkExportsJobTrigger", "BulkExportsRangeT
 log = logging.getLogger(__name__)
 
 POLL_THREADS = 4
-_TOLD = "bulkexports_files"
 
 
 class BulkExportsJobTrigger(BaseTrigger):
@@ -213,6 +212,8 @@ class BulkExportsDaysTrigger(BaseEventTrigger):
         self.resource_type = ResourceType.parse(resource_type).value
         self.bulkexports_conn_id = bulkexports_conn_id
         self.poll_interval = poll_interval
+        # An asset may have several watchers, whose memories lie side by side.
+        self._memory = f"{bulkexports_conn_id}/{self.resource_type}/told"
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and its arguments, all plain JSON."""
@@ -246,7 +247,7 @@ class BulkExportsDaysTrigger(BaseEventTrigger):
     async def _recall(self) -> dict[str, Any]:
         store = getattr(self, "asset_state_store", None)
         try:
-            told = await store.aget(_TOLD) if store is not None else None
+            told = await store.aget(self._memory) if store is not None else None
         except Exception as error:  # noqa: BLE001 - to tell again is better than to tell no more
             log.warning("What was told of %s files is not known: %s", self.resource_type, error)
             told = None
@@ -256,7 +257,7 @@ class BulkExportsDaysTrigger(BaseEventTrigger):
         store = getattr(self, "asset_state_store", None)
         try:
             if store is not None:
-                await store.aset(_TOLD, told)
+                await store.aset(self._memory, told)
         except Exception as error:  # noqa: BLE001 - as above; several assets share the trigger, say
             log.warning("What was told of %s files is not kept: %s", self.resource_type, error)
 

@@ -42,9 +42,9 @@ class AssetStore:
             raise ValueError
 
 
-def export(sandbox, start=DAY, end=DAY):
+def export(sandbox, start=DAY, end=DAY, kind="Messages"):
     wish = ExportRequest.parse(
-        resource_type="Messages", start_day=start, end_day=end, friendly_name="made_by_a_test"
+        resource_type=kind, start_day=start, end_day=end, friendly_name="made_by_a_test"
     )
     with BulkExportsHook().get_conn() as client:
         client.create_job(wish)
@@ -124,6 +124,18 @@ def test_a_restart_tells_nothing_twice(sandbox):
     assert (first, second) == ([DAY], [NEXT])
 
 
+def test_two_watchers_of_one_asset_keep_apart_what_they_told(sandbox):
+    """An asset may watch two types: neither forgets what it told, or takes the other's for its."""
+    store = AssetStore()
+    export(sandbox)
+    first = [asyncio.run(told(watch(store, resource_type=kind))) for kind in ("Messages", "Calls")]
+    export(sandbox, DAY, NEXT, "Calls")
+    second = [asyncio.run(told(watch(store, resource_type=kind))) for kind in ("Calls", "Messages")]
+
+    assert first == [[DAY], []]
+    assert second == [[DAY, NEXT], []]
+
+
 @pytest.mark.parametrize("store", [None, AssetStore(assets=2)], ids=["before 3.3", "two assets"])
 def test_without_a_store_a_restart_tells_again(sandbox, store):
     """Where nothing can be kept, a file is told twice rather than never."""
@@ -164,7 +176,7 @@ def test_a_file_that_comes_back_to_the_list_is_no_news(sandbox, monkeypatch):
 def test_a_store_of_nonsense_is_no_store(sandbox, kept):
     """What is kept is not trusted to be ours."""
     store = AssetStore()
-    store.kept["bulkexports_files"] = kept
+    store.kept["bulkexports_default/Messages/told"] = kept
     export(sandbox)
 
     assert asyncio.run(told(watch(store))) == [DAY]
