@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_bulkexports.api.errors import BadData, BulkExportsError, InvalidRequest
+from airflow_provider_bulkexports.api.errors import BadData, InvalidRequest
 from airflow_provider_bulkexports.api.models import (
     JobState,
     ResourceType,
@@ -323,7 +323,7 @@ class _Run:
                     day = futures[future]
                     try:
                         done[day] = future.result()
-                    except (BulkExportsError, OSError, ValueError) as error:
+                    except Exception as error:  # noqa: BLE001 - each storage has its own errors
                         failed[day] = f"{type(error).__name__}: {error}"
                         self._log.error("%s was not brought home: %s", day, failed[day])
                 if time.monotonic() - told > PROGRESS_SECONDS or not waiting:

@@ -10,7 +10,9 @@ from day_transfers import PARTS, day, lines_of, sha256
 from in_process import TaskInstance, context_of
 
 from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.compat import AirflowException
 from airflow_provider_bulkexports.hooks import BulkExportsHook
+from airflow_provider_bulkexports.storage import DayStore
 
 FORMATS = list(PARTS)
 RECORDS = 700
@@ -118,8 +120,6 @@ def test_an_empty_day_is_no_records_and_no_file(transfers, how, output_format):
 @pytest.mark.parametrize("how", ["not_found", "zero_bytes", "empty_gzip"])
 def test_an_empty_file_of_a_day_with_records_is_an_error(transfers, how, monkeypatch):
     """A day without records is accepted only where the job calls it empty."""
-    from airflow_provider_bulkexports.compat import AirflowException
-
     transfers.fault("empty_day", "create_job", how=how, days=[day(1)])
     job = transfers.export(2)
     transfers.fault("status_word", "fetch_job", word="Completed")
@@ -181,6 +181,25 @@ def test_outlets_are_told_what_was_brought(transfers, days):
         assert event.extra == expected
 
 
+def test_a_storages_own_error_loses_no_other_day(transfers, monkeypatch):
+    """Each storage's library has errors of its own; one day's is listed like any other."""
+    publish = DayStore.publish
+
+    def full(store, of_day, files, manifest):
+        if f"{of_day}" == day(1):
+            raise RuntimeError("403 quota of the bucket")
+        publish(store, of_day, files, manifest)
+
+    job = transfers.export(3)
+    monkeypatch.setattr(DayStore, "publish", full)
+    with pytest.raises(AirflowException, match=rf"1 of 3 days[^$]*{day(1)}  RuntimeError: 403"):
+        transfers.bring(job)
+
+    assert transfers.missing(3) == [
+        {"resource_type": "Messages", "start_day": day(1), "end_day": day(1)}
+    ]
+
+
 def test_airflow_is_asked_by_the_task_alone(transfers, monkeypatch):
     """Up to Airflow 3.1 a worker's threads that ask for a connection at once wait for ever."""
     asking = []
@@ -209,8 +228,6 @@ def test_days_are_brought_without_a_job_too(transfers):
 
 def test_a_day_that_nobody_exported_is_an_error(transfers):
     """A range that reaches beyond the exported days names the day that is not there."""
-    from airflow_provider_bulkexports.compat import AirflowException
-
     transfers.export(2)
     with pytest.raises(AirflowException, match=rf"1 of 3 days[^$]*{day(2)}  NotFound"):
         transfers.bring(resource_type="Messages", start_day=day(0), end_day=day(2))
