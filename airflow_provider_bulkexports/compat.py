@@ -62,7 +62,7 @@ __all__ = [
     "mask_secret",
     "object_storage_path",
     "read_xcom",
-    "task_state",
+    "task_instance_state",
 ]
 
 TRIGGER_HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
@@ -110,7 +110,7 @@ def read_xcom(ti_key: Any, key: str) -> Any:
     return XCom.get_value(ti_key=ti_key, key=key)
 
 
-def task_state(ti: Any) -> str | None:
+def task_instance_state(ti: Any) -> str | None:
     """
     Return the state that a trigger's task instance has now; call it off the event loop.
 

@@ -24,7 +24,7 @@ def export_day(dag_run: Any) -> date:
     """
     import pendulum
 
-    from airflow_provider_bulkexports.api.models import EXPORT_DELAY
+    from airflow_provider_bulkexports.api.calendar import EXPORT_DELAY
 
     partition = getattr(dag_run, "partition_date", None)
     if partition is not None:

@@ -144,19 +144,19 @@ class BulkExportsHook(BaseHook):
         :param end_day: last UTC day, inclusive.
         :raises InvalidRequest: for a wrong type or range.
         """
-        from airflow_provider_bulkexports.api.models import (
-            ResourceType,
-            contiguous,
+        from airflow_provider_bulkexports.api.calendar import (
             days_between,
             parse_range,
+            ranges_of,
             split_range,
         )
+        from airflow_provider_bulkexports.api.request import ResourceType
         from airflow_provider_bulkexports.storage import DayStore
 
         kind = ResourceType.parse(resource_type)
         first, last = parse_range(start_day, end_day)
         there = DayStore(destination, kind).manifests(first, last)
-        gaps = contiguous(day for day in days_between(first, last) if day not in there)
+        gaps = ranges_of(day for day in days_between(first, last) if day not in there)
         return [
             {"resource_type": kind.value, "start_day": f"{start}", "end_day": f"{end}"}
             for gap in gaps
@@ -165,7 +165,7 @@ class BulkExportsHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Prove that the credentials may use BulkExport; say what is missing if they may not."""
-        from airflow_provider_bulkexports.api.models import ResourceType
+        from airflow_provider_bulkexports.api.request import ResourceType
 
         try:
             with self.get_conn() as client, client.hurried() as quick:

@@ -17,13 +17,9 @@ from airflow_provider_bulkexports.api.errors import (
     NotFound,
     QuotaExceeded,
 )
-from airflow_provider_bulkexports.api.models import (
-    ExportRequest,
-    Job,
-    JobState,
-    parse_job_sid,
-)
+from airflow_provider_bulkexports.api.job import Job, JobState, parse_job_sid
 from airflow_provider_bulkexports.api.polling import SHORTEST_WAIT, next_wait
+from airflow_provider_bulkexports.api.request import ExportRequest
 from airflow_provider_bulkexports.compat import (
     AirflowException,
     BaseOperator,
@@ -206,7 +202,7 @@ class BulkExportsCreateJobOperator(BaseOperator):
             self._stop_if_killed(client)
             self._announce(context, client, job)
             if not self.wait_for_completion:
-                self._push(context, "job", job.outcome())
+                self._push(context, "job", job.as_xcom())
                 return job.sid
             return self._wait(context, client, request, job, deadline)
 
@@ -315,7 +311,7 @@ class BulkExportsCreateJobOperator(BaseOperator):
                 raise
             except BulkExportsError as error:
                 self.log.warning("Could not read job %s, trying on: %s", job.sid, error)
-        self._push(context, "job", job.outcome())
+        self._push(context, "job", job.as_xcom())
         if state is JobState.FAILED:
             raise AirflowException(
                 f"Job {job.sid} failed: not every day was exported. A retry creates a new job for "

@@ -43,7 +43,7 @@ from enum import StrEnum
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from airflow_provider_bulkexports.api.errors import BadData, Fatal
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping

@@ -5,16 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_bulkexports.api.calendar import days_between, parse_range, show_days
 from airflow_provider_bulkexports.api.errors import BulkExportsError, Fatal
-from airflow_provider_bulkexports.api.models import (
-    JobState,
-    ResourceType,
-    available_days,
-    day_ranges,
-    days_between,
-    parse_job_sid,
-    parse_range,
-)
+from airflow_provider_bulkexports.api.job import JobState, available_days, parse_job_sid
+from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -30,7 +24,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_provider_bulkexports.api.models import Job
+    from airflow_provider_bulkexports.api.job import Job
 
 __all__ = ["BulkExportsDaysSensor", "BulkExportsJobSensor"]
 
@@ -193,15 +187,15 @@ class BulkExportsDaysSensor(_BulkExportsSensor):
             found = available_days(client.list_days(kind), client.list_jobs(kind))
         missing = set(days_between(start, end)) - found
         if missing:
-            self.log.info("%s not there yet: %s.", kind, day_ranges(missing))
+            self.log.info("%s not there yet: %s.", kind, show_days(missing))
         return not missing
 
     def _defer(self, deadline: float) -> None:
-        from airflow_provider_bulkexports.triggers import BulkExportsRangeTrigger
+        from airflow_provider_bulkexports.triggers import BulkExportsDaysTrigger
 
         kind, start, end = self._range()
         self.defer(
-            trigger=BulkExportsRangeTrigger(
+            trigger=BulkExportsDaysTrigger(
                 bulkexports_conn_id=self.bulkexports_conn_id,
                 resource_type=kind.value,
                 start_day=start.isoformat(),

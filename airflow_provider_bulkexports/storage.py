@@ -16,7 +16,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_bulkexports.api.models import days_between
+from airflow_provider_bulkexports.api.calendar import days_between
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fsspec import AbstractFileSystem
 
-    from airflow_provider_bulkexports.api.models import ResourceType
+    from airflow_provider_bulkexports.api.request import ResourceType
 
 __all__ = ["DayStore", "Manifest", "StoredFile"]
 

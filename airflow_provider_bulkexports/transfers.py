@@ -18,16 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_bulkexports.api.calendar import days_between, parse_range, show_days
 from airflow_provider_bulkexports.api.errors import BadData, InvalidRequest
-from airflow_provider_bulkexports.api.models import (
-    JobState,
-    ResourceType,
-    Status,
-    day_ranges,
-    days_between,
-    parse_job_sid,
-    parse_range,
-)
+from airflow_provider_bulkexports.api.job import JobState, Status, parse_job_sid
+from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.compat import (
     AirflowException,
     AirflowFailException,
@@ -46,7 +40,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_bulkexports.api.client import Client
     from airflow_provider_bulkexports.api.download import DayFile
-    from airflow_provider_bulkexports.api.models import Job
+    from airflow_provider_bulkexports.api.job import Job
 
 __all__ = ["BulkExportsMissingDaysOperator", "BulkExportsToObjectStorageOperator"]
 
@@ -309,7 +303,7 @@ class _Run:
             else:
                 pending.append(wanted)
         if done:
-            self._log.info("Already there: %s.", day_ranges(done))
+            self._log.info("Already there: %s.", show_days(done))
         began = told = time.monotonic()
         with ThreadPoolExecutor(self._operator.max_parallel_days, "bulkexports-day") as pool:
             futures = {

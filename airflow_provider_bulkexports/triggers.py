@@ -15,22 +15,18 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
+from airflow_provider_bulkexports.api.calendar import days_between
 from airflow_provider_bulkexports.api.errors import BulkExportsError, Fatal, InvalidRequest
-from airflow_provider_bulkexports.api.models import (
-    Job,
-    JobState,
-    ResourceType,
-    available_days,
-    days_between,
-)
+from airflow_provider_bulkexports.api.job import Job, JobState, available_days
 from airflow_provider_bulkexports.api.polling import SHORTEST_WAIT, next_wait
+from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.compat import (
     TRIGGER_HAS_ON_KILL,
     AirflowNotFoundException,
     BaseEventTrigger,
     BaseTrigger,
     TriggerEvent,
-    task_state,
+    task_instance_state,
 )
 from airflow_provider_bulkexports.hooks import BulkExportsHook
 
@@ -40,7 +36,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_bulkexports.api.client import Client
 
-__all__ = ["BulkExportsDaysTrigger", "BulkExportsJobTrigger", "BulkExportsRangeTrigger"]
+__all__ = ["BulkExportsDaysTrigger", "BulkExportsJobTrigger", "BulkExportsNewFilesTrigger"]
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +120,7 @@ class BulkExportsJobTrigger(BaseTrigger):
         from asgiref.sync import sync_to_async
 
         # A trigger is also cancelled when it moves to another triggerer: the task waits on then.
-        state = await sync_to_async(task_state)(self.task_instance)
+        state = await sync_to_async(task_instance_state)(self.task_instance)
         if state == "deferred":
             return
         log.info("The waiting task was ended (%s); deleting job %s.", state, self.job_sid)
@@ -132,7 +128,7 @@ class BulkExportsJobTrigger(BaseTrigger):
         await _in_thread(_delete, client, self.job_sid)
 
 
-class BulkExportsRangeTrigger(BaseTrigger):
+class BulkExportsDaysTrigger(BaseTrigger):
     """
     Fire when every day of a range can be had, or when the deadline has passed.
 
@@ -182,7 +178,7 @@ class BulkExportsRangeTrigger(BaseTrigger):
         yield TriggerEvent({"deadline": self.deadline})
 
 
-class BulkExportsDaysTrigger(BaseEventTrigger):
+class BulkExportsNewFilesTrigger(BaseEventTrigger):
     """
     Fire for each day's file that is new in Twilio's list; for an ``AssetWatcher`` of Airflow 3.
 

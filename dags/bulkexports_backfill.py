@@ -30,7 +30,7 @@ with DAG(
     @task
     def plan(params: dict) -> list[dict]:
         """Check the form and split the range into jobs."""
-        from airflow_provider_bulkexports.api.models import parse_day, split_range
+        from airflow_provider_bulkexports.api.calendar import parse_day, split_range
 
         ranges = split_range(
             parse_day(params["start_day"], "start_day"), parse_day(params["end_day"], "end_day")

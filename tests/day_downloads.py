@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bulkexports.api.client import Client
 from airflow_provider_bulkexports.api.download import DayFile, fetch_day_file
-from airflow_provider_bulkexports.api.models import ExportRequest, ResourceType
+from airflow_provider_bulkexports.api.request import ExportRequest, ResourceType
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 
 if TYPE_CHECKING:

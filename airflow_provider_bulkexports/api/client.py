@@ -23,12 +23,11 @@ from airflow_provider_bulkexports.api.errors import (
     Retryable,
     Unauthorized,
 )
-from airflow_provider_bulkexports.api.models import (
-    Day,
-    Export,
+from airflow_provider_bulkexports.api.job import (
     ExportConfiguration,
+    ExportLinks,
     Job,
-    ResourceType,
+    ListedFile,
     SignedLink,
     parse_job_sid,
 )
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import date
 
-    from airflow_provider_bulkexports.api.models import ExportRequest
+    from airflow_provider_bulkexports.api.request import ExportRequest, ResourceType
 
 __all__ = ["BASE_URL", "PAGE_SIZE", "Client", "check_base_url"]
 
@@ -187,12 +186,12 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def fetch_export(self, resource_type: ResourceType) -> Export:
+    def fetch_export(self, resource_type: ResourceType) -> ExportLinks:
         """Fetch a resource type's entry point."""
         body = self._read(f"/v1/Exports/{resource_type}")
         links = body.get("links")
         pairs = links.items() if isinstance(links, dict) else ()
-        return Export(resource_type, tuple((str(name), str(url)) for name, url in pairs))
+        return ExportLinks(resource_type, tuple((str(name), str(url)) for name, url in pairs))
 
     def create_job(self, request: ExportRequest) -> Job:
         """
@@ -251,10 +250,10 @@ class Client:
             return False
         return True
 
-    def list_days(self, resource_type: ResourceType) -> list[Day]:
+    def list_days(self, resource_type: ResourceType) -> list[ListedFile]:
         """Return all listed day files of a type, in order of their making; a day may come twice."""
         items = self._pages(f"/v1/Exports/{resource_type}/Days", "days")
-        return [Day.parse(item, resource_type) for item in items]
+        return [ListedFile.parse(item, resource_type) for item in items]
 
     def fetch_day(self, resource_type: ResourceType, day: date) -> SignedLink:
         """

@@ -24,8 +24,8 @@ import requests
 import urllib3.exceptions
 
 from airflow_provider_bulkexports import __version__
-from airflow_provider_bulkexports.api.day_check import DayFileCheck, Limits
 from airflow_provider_bulkexports.api.errors import BadData, LinkRefused, NotFound, Retryable
+from airflow_provider_bulkexports.api.gzip_check import DayFileCheck, Limits
 from airflow_provider_bulkexports.api.retry import (
     LONGEST_WAIT,
     Failure,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from airflow_provider_bulkexports.api.client import Client
-    from airflow_provider_bulkexports.api.models import ResourceType
+    from airflow_provider_bulkexports.api.request import ResourceType
 
 __all__ = ["DayFile", "fetch_day_file"]
 

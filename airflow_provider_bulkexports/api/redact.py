@@ -6,7 +6,7 @@ import base64
 import re
 from urllib.parse import quote, quote_plus
 
-__all__ = ["safe_text", "spellings"]
+__all__ = ["safe_text", "shown", "spellings"]
 
 _SIGNED_QUERY = re.compile(r"\?[^\s\"'<>?]*(?:X-Amz-|Signature=)[^\s\"'<>]*", re.IGNORECASE)
 
@@ -36,3 +36,9 @@ def safe_text(text: str, secrets: list[str], limit: int = 200) -> str:
     text = _SIGNED_QUERY.sub("?***", text)
     text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def shown(value: object) -> str:
+    """Return a value in a form that may be logged: escaped, and cut at 80 characters."""
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."

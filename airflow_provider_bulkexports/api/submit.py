@@ -24,14 +24,16 @@ from airflow_provider_bulkexports.api.errors import (
     OutcomeUnknown,
     Retryable,
 )
-from airflow_provider_bulkexports.api.models import MAX_NAME, JobState
+from airflow_provider_bulkexports.api.job import JobState
+from airflow_provider_bulkexports.api.request import MAX_NAME
 from airflow_provider_bulkexports.api.retry import LONGEST_WAIT, backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from airflow_provider_bulkexports.api.client import Client
-    from airflow_provider_bulkexports.api.models import ExportRequest, Job
+    from airflow_provider_bulkexports.api.job import Job
+    from airflow_provider_bulkexports.api.request import ExportRequest
 
 __all__ = ["MAX_PREFIX", "SETTLE_SECONDS", "job_key", "job_name", "jobs_of", "submit_once"]
 

@@ -12,7 +12,7 @@ from airflow_provider_bulkexports.sandbox.settings import Refusal, Settings
 if TYPE_CHECKING:
     from datetime import date
 
-    from airflow_provider_bulkexports.api.models import ResourceType
+    from airflow_provider_bulkexports.api.request import ResourceType
     from airflow_provider_bulkexports.sandbox.jobs import CustomJob
 
 __all__ = ["Account", "Accounts", "Configuration"]

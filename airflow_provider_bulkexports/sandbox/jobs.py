@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_bulkexports.api.models import JobState, ResourceType, Status
+from airflow_provider_bulkexports.api.job import JobState, Status
 
 if TYPE_CHECKING:
     import random
+
+    from airflow_provider_bulkexports.api.request import ResourceType
 
 __all__ = ["CustomJob", "DayPlan", "plan_days"]
 

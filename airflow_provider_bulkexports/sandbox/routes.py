@@ -14,7 +14,7 @@ from airflow_provider_bulkexports.sandbox.settings import Refusal
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from airflow_provider_bulkexports.api.models import ResourceType
+    from airflow_provider_bulkexports.api.request import ResourceType
     from airflow_provider_bulkexports.sandbox.faults import RequestFaults
     from airflow_provider_bulkexports.sandbox.service import Link, ProducedFile, Service
 

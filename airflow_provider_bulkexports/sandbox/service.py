@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_bulkexports.api.models import JobState, ResourceType, Status
+from airflow_provider_bulkexports.api.job import JobState, Status
 from airflow_provider_bulkexports.sandbox.accounts import Accounts, Configuration
 from airflow_provider_bulkexports.sandbox.clock import Clock
 from airflow_provider_bulkexports.sandbox.forms import JobForm, check_webhook
@@ -20,6 +20,7 @@ from airflow_provider_bulkexports.sandbox.settings import Refusal, Settings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from airflow_provider_bulkexports.api.request import ResourceType
     from airflow_provider_bulkexports.sandbox.faults import Fault
 
 __all__ = ["Link", "ProducedFile", "Service"]

@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 
-from airflow_provider_bulkexports.api.models import JobState
+from airflow_provider_bulkexports.api.job import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

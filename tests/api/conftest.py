@@ -11,14 +11,14 @@ import pytest
 from hypothesis import settings
 
 from airflow_provider_bulkexports.api.client import Client
-from airflow_provider_bulkexports.api.models import ExportRequest
+from airflow_provider_bulkexports.api.request import ExportRequest
 from airflow_provider_bulkexports.api.submit import job_key, job_name, submit_once
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_bulkexports.api.models import Job
+    from airflow_provider_bulkexports.api.job import Job
 
 # Every run draws the same examples and leaves nothing behind.
 settings.register_profile("bulkexports", deadline=None, derandomize=True, database=None)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bulkexports.api.models import Job, JobState, Status, StatusGroup
+from airflow_provider_bulkexports.api.job import Job, JobState, Status, StatusGroup
 from airflow_provider_bulkexports.api.submit import _key_of, _Search
 
 
@@ -128,7 +128,7 @@ def test_a_covering_job_is_found_after_a_lost_answer(service, request_for):
 @given(st.data())
 def test_the_order_of_a_listing_does_not_count(data):
     """Workers that see the same jobs in any order choose the same one and name the next alike."""
-    from airflow_provider_bulkexports.api.models import ExportRequest, ResourceType
+    from airflow_provider_bulkexports.api.request import ExportRequest, ResourceType
     from airflow_provider_bulkexports.api.submit import job_key, job_name
 
     request = ExportRequest.parse(

@@ -10,8 +10,8 @@ from day_downloads import LINES, TWO_MEMBERS, exported
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_bulkexports.api.day_check import DayFileCheck, Limits
 from airflow_provider_bulkexports.api.errors import BadData
+from airflow_provider_bulkexports.api.gzip_check import DayFileCheck, Limits
 
 
 def bomb(block: bytes, times: int) -> bytes:

@@ -9,16 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bulkexports.api.errors import InvalidRequest, NotExportableYet
-from airflow_provider_bulkexports.api.models import (
+from airflow_provider_bulkexports.api.calendar import (
     MAX_DAYS,
-    ExportRequest,
-    ResourceType,
-    day_ranges,
     days_between,
     parse_day,
+    show_days,
     split_range,
 )
+from airflow_provider_bulkexports.api.errors import InvalidRequest, NotExportableYet
+from airflow_provider_bulkexports.api.request import ExportRequest, ResourceType
 from airflow_provider_bulkexports.api.submit import job_key, job_name
 
 usual_days = st.dates(date(2010, 1, 1), date(2100, 1, 1))
@@ -119,7 +118,7 @@ def test_a_reversed_range_cannot_be_cut():
 def test_days_are_shown_as_ranges(days):
     """A report of days holds each day once, as runs."""
     shown = set()
-    for part in filter(None, day_ranges(days).split(", ")):
+    for part in filter(None, show_days(days).split(", ")):
         first, _, last = part.partition(" to ")
         run = set(days_between(date.fromisoformat(first), date.fromisoformat(last or first)))
         assert not run & shown

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from airflow_provider_bulkexports.api.client import Client
-from airflow_provider_bulkexports.api.models import JobState, ResourceType
+from airflow_provider_bulkexports.api.job import JobState
+from airflow_provider_bulkexports.api.request import ResourceType
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_bulkexports.api.errors import InvalidRequest, KeyConflict
-from airflow_provider_bulkexports.api.models import ExportRequest, Job, ResourceType
+from airflow_provider_bulkexports.api.job import Job
+from airflow_provider_bulkexports.api.request import ExportRequest, ResourceType
 from airflow_provider_bulkexports.api.submit import (
     MAX_PREFIX,
     _key_of,

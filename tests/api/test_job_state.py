@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_bulkexports.api.errors import BadData
-from airflow_provider_bulkexports.api.models import (
-    Day,
-    Job,
-    JobState,
-    ResourceType,
-    Status,
-    available_days,
-)
+from airflow_provider_bulkexports.api.job import Job, JobState, ListedFile, Status, available_days
+from airflow_provider_bulkexports.api.request import ResourceType
 
 SID = "JS" + "0" * 32
 START = date(2026, 1, 1)
@@ -140,7 +134,7 @@ def test_the_outcome_tells_every_day(drawn):
     """What goes to the XCom and the report names each status with its days or their number."""
     body, listed, hidden = drawn
     job = Job.parse(body)
-    told = job.outcome()
+    told = job.as_xcom()
     assert told["job_sid"] == SID
     assert told["state"] == job.state().value
     if not hidden and len({group.word for group in job.groups}) == len(job.groups):
@@ -278,7 +272,7 @@ def test_any_answer_is_a_job_or_bad_data(body):
     if job.start_day is None or job.end_day is None or job.start_day <= job.end_day:
         state = job.state()
         assert state is not JobState.COMPLETED or any(group.count for group in job.groups)
-    assert job.outcome()
+    assert job.as_xcom()
     assert job.report().replace("\n", "").isprintable()
 
 
@@ -286,7 +280,7 @@ def test_any_answer_is_a_job_or_bad_data(body):
 def test_any_item_is_a_day_or_bad_data(body):
     """No item of the Days list makes the client stumble."""
     try:
-        day = Day.parse(body, ResourceType.CALLS)
+        day = ListedFile.parse(body, ResourceType.CALLS)
     except BadData as error:
         told = str(error)
         assert told.isprintable()
@@ -339,12 +333,12 @@ def test_the_queue_position_is_a_number_or_nothing(value, expected):
 def test_what_is_no_day_file_is_bad_data(body):
     """A listed day that breaks its contract is named."""
     with pytest.raises(BadData, match="Calls"):
-        Day.parse(body, ResourceType.CALLS)
+        ListedFile.parse(body, ResourceType.CALLS)
 
 
 def test_days_with_files_and_empty_days_are_available():
     """A day is available if it has a file, or if a job found it empty."""
-    days = [Day.parse({"day": "2026-01-01"}, ResourceType.CALLS)]
+    days = [ListedFile.parse({"day": "2026-01-01"}, ResourceType.CALLS)]
     details = [
         {"status": "CompletedEmptyRecords", "count": 1, "days": ["2026-01-02"]},
         {"status": "Running", "count": 1, "days": ["2026-01-03"]},

@@ -15,13 +15,8 @@ from airflow_provider_bulkexports.api.errors import (
     Retryable,
     Unauthorized,
 )
-from airflow_provider_bulkexports.api.models import (
-    Export,
-    ExportConfiguration,
-    JobState,
-    ResourceType,
-    Status,
-)
+from airflow_provider_bulkexports.api.job import ExportConfiguration, ExportLinks, JobState, Status
+from airflow_provider_bulkexports.api.request import ResourceType
 
 MESSAGES = ResourceType.MESSAGES
 NO_JOB = "JS" + "0" * 32
@@ -47,7 +42,7 @@ def test_fetch_export(service, client, kind):
 def test_an_export_without_links_has_none(service, client):
     """Links that are missing are no failure."""
     service.fault("fetch_export", "bad_json", body='{"links": null}')
-    assert client.fetch_export(MESSAGES) == Export(MESSAGES, ())
+    assert client.fetch_export(MESSAGES) == ExportLinks(MESSAGES, ())
 
 
 @pytest.mark.parametrize("kind", ResourceType)

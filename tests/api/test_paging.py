@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_bulkexports.api.errors import BadData, BulkExportsError, Retryable
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 
 MESSAGES = ResourceType.MESSAGES
 

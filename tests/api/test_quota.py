@@ -6,7 +6,7 @@ import pendulum
 import pytest
 
 from airflow_provider_bulkexports.api.errors import Fatal, QuotaExceeded, Retryable
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, 20001), (403, 20006), (429, 20429)])

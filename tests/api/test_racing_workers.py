@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_bulkexports.api.client import Client
 from airflow_provider_bulkexports.api.errors import BulkExportsError
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 
 
 @pytest.fixture

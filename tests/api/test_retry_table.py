@@ -27,7 +27,7 @@ from airflow_provider_bulkexports.api.errors import (
     Retryable,
     Unauthorized,
 )
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.api.retry import Failure, failure_of_status, verdict
 
 MESSAGES = ResourceType.MESSAGES

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_bulkexports.api.client import Client
 from airflow_provider_bulkexports.api.errors import BulkExportsError
-from airflow_provider_bulkexports.api.models import Job, ResourceType, SignedLink
+from airflow_provider_bulkexports.api.job import Job, SignedLink
 from airflow_provider_bulkexports.api.redact import safe_text, spellings
+from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.api.submit import submit_once
 
 LOGIN = "AC" + "7" * 32
@@ -182,7 +183,7 @@ def test_the_values_show_no_link():
     """A signed link, a webhook and a mail address are left out of what values show."""
     assert SIGNATURE not in repr(SignedLink(SIGNED))
     body = {"job_sid": "JS" + "0" * 32, "webhook_url": SIGNED, "email": "someone@example.com"}
-    shown = repr(Job.parse(body)) + Job.parse(body).report() + str(Job.parse(body).outcome())
+    shown = repr(Job.parse(body)) + Job.parse(body).report() + str(Job.parse(body).as_xcom())
     assert SIGNATURE not in shown
     assert "someone" not in shown
 

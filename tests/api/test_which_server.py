@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_bulkexports.api.client import BASE_URL, Client, check_base_url
 from airflow_provider_bulkexports.api.errors import BadData, InvalidRequest
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PATH = "/v1/Exports/Messages/Jobs"

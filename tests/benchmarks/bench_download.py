@@ -32,7 +32,7 @@ def make_day(path: Path, size: int) -> None:
     """Write a gzip of about this size: one deflated stretch of records, again and again."""
     from isal import isal_zlib
 
-    from airflow_provider_bulkexports.api.models import ResourceType
+    from airflow_provider_bulkexports.api.request import ResourceType
     from airflow_provider_bulkexports.sandbox.records import FileKey, records
 
     key = FileKey("AC" + "5a" * 16, ResourceType.MESSAGES, DAY)

@@ -91,7 +91,7 @@ def ours(source: Path, target: Path):
     import pyarrow.parquet  # noqa: F401
     from isal import igzip  # noqa: F401
 
-    from airflow_provider_bulkexports.api.models import ResourceType
+    from airflow_provider_bulkexports.api.request import ResourceType
     from airflow_provider_bulkexports.parquet import write_parquet
 
     def run() -> int:

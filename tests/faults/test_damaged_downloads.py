@@ -10,9 +10,9 @@ import pytest
 import requests
 from day_downloads import BORDER, DAY, LINES, TWO_MEMBERS, exported
 
-from airflow_provider_bulkexports.api.day_check import DayFileCheck, Limits
 from airflow_provider_bulkexports.api.errors import BadData, BulkExportsError
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.gzip_check import DayFileCheck, Limits
+from airflow_provider_bulkexports.api.request import ResourceType
 
 FED = 9_700
 SENT = 300

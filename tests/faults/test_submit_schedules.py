@@ -20,7 +20,7 @@ from requests.adapters import HTTPAdapter
 
 from airflow_provider_bulkexports.api.client import Client
 from airflow_provider_bulkexports.api.errors import BulkExportsError, Fatal
-from airflow_provider_bulkexports.api.models import ExportRequest
+from airflow_provider_bulkexports.api.request import ExportRequest
 from airflow_provider_bulkexports.api.submit import job_key, job_name, submit_once
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 

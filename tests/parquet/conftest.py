@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 
 if TYPE_CHECKING:
     from pathlib import Path

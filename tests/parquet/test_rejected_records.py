@@ -7,7 +7,7 @@ import json
 import pytest
 
 from airflow_provider_bulkexports.api.errors import BadData
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 
 GOOD = b'{"sid":"good"}'
 LINES = {

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.sandbox.records import FileKey, day_file, records
 
 AT = datetime(2026, 1, 5, 22, 21, 20, tzinfo=UTC)

@@ -4,7 +4,7 @@ import json
 import pytest
 import requests
 
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 
 WEEK = 7 * 86_400
 FIELDS = {

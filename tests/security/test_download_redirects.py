@@ -26,7 +26,7 @@ from day_downloads import DAY, FILE, LINK, TWO_MEMBERS, exported
 from airflow_provider_bulkexports.api.client import Client
 from airflow_provider_bulkexports.api.download import fetch_day_file
 from airflow_provider_bulkexports.api.errors import BadData, LinkRefused
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 
 API = "bulkexports.twilio.com"
 BUCKET = "com-twilio-prod-exports.s3.amazonaws.com"

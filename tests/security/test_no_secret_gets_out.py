@@ -32,7 +32,7 @@ from in_process import (
 
 from airflow_provider_bulkexports import hooks, triggers
 from airflow_provider_bulkexports.api.errors import BulkExportsError
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.hooks import BulkExportsHook
 from airflow_provider_bulkexports.operators import BulkExportsDeleteJobOperator
 from airflow_provider_bulkexports.sandbox.server import Sandbox
@@ -260,7 +260,7 @@ def test_a_kill_does_not_tell_the_token(canary, sinks, monkeypatch):
         sinks.error(running.error)
         sinks.add(vars(task))
     trigger = deferral_of(create(deferrable=True, cancel_on_kill=True)).trigger
-    monkeypatch.setattr(triggers, "task_state", lambda _: "failed")
+    monkeypatch.setattr(triggers, "task_instance_state", lambda _: "failed")
     trigger.task_instance = TaskInstance()
     asyncio.run(trigger.on_kill())
     sinks.add(trigger, vars(trigger), trigger.serialize())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from in_process import connection, run_task
 
 from airflow_provider_bulkexports.api.client import Client
-from airflow_provider_bulkexports.api.models import ExportRequest, ResourceType
+from airflow_provider_bulkexports.api.request import ExportRequest, ResourceType
 from airflow_provider_bulkexports.sandbox.records import FileKey, day_file
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 from airflow_provider_bulkexports.transfers import (

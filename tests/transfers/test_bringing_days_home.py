@@ -9,7 +9,7 @@ import pytest
 from day_transfers import PARTS, day, lines_of, sha256
 from in_process import TaskInstance, context_of
 
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.compat import AirflowException
 from airflow_provider_bulkexports.hooks import BulkExportsHook
 from airflow_provider_bulkexports.storage import DayStore

@@ -8,7 +8,7 @@ from airflow.providers.common.compat.sdk import DAG, Asset, Param, task
 from airflow_provider_bulkexports.compat import AIRFLOW_3
 from airflow_provider_bulkexports.operators import BulkExportsCreateJobOperator
 from airflow_provider_bulkexports.transfers import BulkExportsToObjectStorageOperator
-from airflow_provider_bulkexports.triggers import BulkExportsDaysTrigger
+from airflow_provider_bulkexports.triggers import BulkExportsNewFilesTrigger
 
 DESTINATION = os.environ["BULKEXPORTS_DESTINATION"]
 STORED, PARTS = Asset(f"{DESTINATION}/stored"), Asset(f"{DESTINATION}/parts")
@@ -65,6 +65,6 @@ if AIRFLOW_3:
         PartitionedAssetTimetable(assets=PARTS, default_partition_mapper=IdentityMapper()),
     )
     watcher = AssetWatcher(
-        "messages", trigger=BulkExportsDaysTrigger(resource_type="Messages", poll_interval=10)
+        "messages", trigger=BulkExportsNewFilesTrigger(resource_type="Messages", poll_interval=10)
     )
     after_file = after("after_file", [Asset("twilio_messages", watchers=[watcher])])

@@ -1,7 +1,7 @@
-"""Frozen values of the BulkExport API, parsed once at the edge.
+"""What the service describes: jobs and their days, listed files, links.
 
-Days are :class:`datetime.date` and mean UTC days; instants are UTC-aware
-:class:`pendulum.DateTime`.
+Parsed once, at the edge. Days are :class:`datetime.date` and mean UTC days; instants are
+UTC-aware :class:`pendulum.DateTime`.
 """
 
 from __future__ import annotations
@@ -9,79 +9,34 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 from enum import StrEnum
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from airflow_provider_bulkexports.api.errors import BadData, InvalidRequest, NotExportableYet
+from airflow_provider_bulkexports.api.calendar import days_between, parse_day, show_days
+from airflow_provider_bulkexports.api.errors import BadData, InvalidRequest
+from airflow_provider_bulkexports.api.redact import shown
+from airflow_provider_bulkexports.api.request import ResourceType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import date
 
     from pendulum import DateTime
 
 __all__ = [
-    "EXPORT_DELAY",
-    "MAX_DAYS",
-    "MAX_NAME",
-    "Day",
-    "Export",
     "ExportConfiguration",
-    "ExportRequest",
+    "ExportLinks",
     "Job",
     "JobState",
-    "ResourceType",
+    "ListedFile",
     "SignedLink",
     "Status",
     "StatusGroup",
     "available_days",
-    "contiguous",
-    "day_ranges",
-    "days_between",
-    "parse_day",
     "parse_job_sid",
-    "parse_range",
-    "split_range",
 ]
 
-MAX_DAYS = 366
-"""Days an account may request per UTC day (Twilio's overview page), so also per job."""
-
-EXPORT_DELAY = timedelta(days=2)
-"""Twilio: the end day must be at least two days before the current UTC day."""
-
-MAX_NAME = 64
-"""Our own limit on a job's name: Twilio documents none, and a short name is safe anywhere."""
-
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _JOB_SID = re.compile(r"JS[0-9a-fA-F]{32}")
-_NAME = re.compile(r"[A-Za-z0-9_]+")
-
-
-class ResourceType(StrEnum):
-    """What can be exported; the words are Twilio's path segments."""
-
-    MESSAGES = "Messages"
-    CALLS = "Calls"
-    CONFERENCES = "Conferences"
-    PARTICIPANTS = "Participants"
-
-    @classmethod
-    def parse(cls, value: object) -> ResourceType:
-        """
-        Return the resource type that ``value`` names, in Twilio's own spelling.
-
-        :raises InvalidRequest: for any other word.
-        """
-        try:
-            return cls(str(value))
-        except ValueError:
-            allowed = ", ".join(cls)
-            raise InvalidRequest(
-                f"resource_type is {_shown(value)}; allowed are {allowed}."
-            ) from None
 
 
 class Status(StrEnum):
@@ -122,113 +77,6 @@ class JobState(StrEnum):
     ACTIVE = "active"
     COMPLETED = "completed"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class ExportRequest:
-    """
-    A custom export job to be made, refused here if Twilio would refuse it.
-
-    :param resource_type: what to export.
-    :param start_day: first UTC day, inclusive.
-    :param end_day: last UTC day, inclusive.
-    :param friendly_name: the job's name: letters, digits, underscores, at most 64.
-    :param webhook_url: https URL that Twilio calls on completion; needs ``webhook_method``.
-    :param webhook_method: ``GET`` or ``POST``; needs ``webhook_url``.
-    :param email: address that Twilio mails on completion.
-    :raises InvalidRequest: naming what was given, what is allowed and what to do.
-    """
-
-    resource_type: ResourceType
-    start_day: date
-    end_day: date
-    friendly_name: str
-    webhook_url: str | None = field(default=None, repr=False)
-    webhook_method: str | None = None
-    email: str | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        _check_order(self.start_day, self.end_day)
-        if self.day_count > MAX_DAYS:
-            raise InvalidRequest(
-                f"The range {self.start_day} to {self.end_day} has {self.day_count} days; one job "
-                f"may have at most {MAX_DAYS}. Split it."
-            )
-        if self.end_day > date.max - EXPORT_DELAY:
-            raise InvalidRequest(f"end_day is {self.end_day}; give one that can ever be exported.")
-        _check_name(self.friendly_name)
-        _check_webhook(self.webhook_url, self.webhook_method)
-        if self.email is not None and not re.fullmatch(r"[^@\s,;]+@[^@\s,;]+", self.email):
-            raise InvalidRequest(
-                f"email is {_shown(self.email)}; give one address or leave it out."
-            )
-
-    @classmethod
-    def parse(
-        cls,
-        *,
-        resource_type: object,
-        start_day: object,
-        end_day: object,
-        friendly_name: str,
-        webhook_url: str | None = None,
-        webhook_method: str | None = None,
-        email: str | None = None,
-    ) -> ExportRequest:
-        """
-        Build a request from rendered text.
-
-        :raises InvalidRequest: as the class does, and for words that are no type or day.
-        """
-        return cls(
-            resource_type=ResourceType.parse(resource_type),
-            start_day=parse_day(start_day, "start_day"),
-            end_day=parse_day(end_day, "end_day"),
-            friendly_name=friendly_name,
-            webhook_url=webhook_url or None,
-            webhook_method=webhook_method or None,
-            email=email or None,
-        )
-
-    @property
-    def day_count(self) -> int:
-        """Number of days asked for, which is what the quota is charged."""
-        return (self.end_day - self.start_day).days + 1
-
-    @property
-    def exportable_from(self) -> DateTime:
-        """The UTC instant from which Twilio accepts this range."""
-        import pendulum
-
-        first = self.end_day + EXPORT_DELAY
-        return pendulum.datetime(first.year, first.month, first.day)
-
-    def require_exportable(self, now: DateTime) -> None:
-        """
-        Refuse a range that ends later than two days before ``now``.
-
-        :raises NotExportableYet: with the instant from which it can be exported.
-        """
-        if now < self.exportable_from:
-            raise NotExportableYet(
-                f"{self.resource_type} of {self.end_day} cannot be exported yet: Twilio exports a "
-                f"UTC day from {self.exportable_from.to_iso8601_string()} on, and it is "
-                f"{now.in_timezone('UTC').start_of('second').to_iso8601_string()}. Ask for an "
-                "earlier end_day, or set wait_until_exportable=True.",
-                available_at=self.exportable_from,
-            )
-
-    def form(self) -> dict[str, str]:
-        """Return the request as Twilio's form fields; what was not given is left out."""
-        fields = {
-            "StartDay": self.start_day.isoformat(),
-            "EndDay": self.end_day.isoformat(),
-            "FriendlyName": self.friendly_name,
-            "WebhookUrl": self.webhook_url,
-            "WebhookMethod": self.webhook_method,
-            "Email": self.email,
-        }
-        return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,12 +128,12 @@ class Job:
         """
         sid = body.get("job_sid")
         if not isinstance(sid, str) or not _JOB_SID.fullmatch(sid):
-            raise BadData(f"A job came without a valid job_sid: {_shown(sid)}.")
+            raise BadData(f"A job came without a valid job_sid: {shown(sid)}.")
         named = body.get("resource_type")
         try:
             kind = ResourceType(named) if named is not None else resource_type
         except ValueError:
-            raise BadData(f"Job {sid} has the resource_type {_shown(named)}.") from None
+            raise BadData(f"Job {sid} has the resource_type {shown(named)}.") from None
         return cls(
             sid=sid,
             friendly_name=_text(body.get("friendly_name")),
@@ -362,7 +210,7 @@ class Job:
             return counts, (self.end_day - self.start_day).days + 1
         return counts, max(1, counts.total())
 
-    def outcome(self) -> dict[str, Any]:
+    def as_xcom(self) -> dict[str, Any]:
         """Return the job as plain JSON for an XCom: sid, range, and days by status."""
         return {
             "job_sid": self.sid,
@@ -383,15 +231,15 @@ class Job:
         """Return a table of the days by status, one line a status, for a log or an error."""
         lines = []
         for group in self.groups:
-            days = f"  {day_ranges(group.days)}" if group.days else ""
+            days = f"  {show_days(group.days)}" if group.days else ""
             lines.append(f"  {group.word:<22} {group.count:>4}{days}".rstrip())
         return "\n".join(lines) or "  (Twilio gave no details)"
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class ListedFile:
     """
-    A day's file as the Days list describes it.
+    A day file as the Days list describes it.
 
     :param size: bytes of the file, as listed; 0 where Twilio says nothing.
     :param create_date: UTC day the file was made.
@@ -405,7 +253,7 @@ class Day:
     resource_type: ResourceType
 
     @classmethod
-    def parse(cls, body: Mapping[str, Any], resource_type: ResourceType) -> Day:
+    def parse(cls, body: Mapping[str, Any], resource_type: ResourceType) -> ListedFile:
         """
         Read a day from a listing of ``resource_type``.
 
@@ -416,7 +264,7 @@ class Day:
         size = body.get("size", 0)
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise BadData(
-                f"The {resource_type} file of {_shown(body['day'])} has size {_shown(size)}."
+                f"The {resource_type} file of {shown(body['day'])} has size {shown(size)}."
             )
         day = _day_or_none(body["day"], f"{resource_type} day file")
         assert day is not None  # noqa: S101 - narrowed above
@@ -437,7 +285,7 @@ class SignedLink:
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class ExportLinks:
     """A resource type's entry point and its links."""
 
     resource_type: ResourceType
@@ -454,7 +302,7 @@ class ExportConfiguration:
     webhook_method: str | None = None
 
 
-def available_days(days: Iterable[Day], jobs: Iterable[Job]) -> set[date]:
+def available_days(days: Iterable[ListedFile], jobs: Iterable[Job]) -> set[date]:
     """
     Return the days that can be had now: those with a file, and those known to be empty.
 
@@ -467,72 +315,6 @@ def available_days(days: Iterable[Day], jobs: Iterable[Job]) -> set[date]:
     return listed
 
 
-def days_between(start_day: date, end_day: date) -> Iterator[date]:
-    """Yield every day from ``start_day`` to ``end_day``, both included."""
-    for offset in range((end_day - start_day).days + 1):
-        yield start_day + timedelta(days=offset)
-
-
-def split_range(start_day: date, end_day: date) -> list[tuple[date, date]]:
-    """
-    Cut a range into ranges of at most 366 days, as one job may have.
-
-    :raises InvalidRequest: for a reversed range.
-    """
-    _check_order(start_day, end_day)
-    step = timedelta(days=MAX_DAYS)
-    starts = [start_day + n * step for n in range(-(-((end_day - start_day).days + 1) // MAX_DAYS))]
-    last = timedelta(days=1)
-    return [*((first, second - last) for first, second in pairwise(starts)), (starts[-1], end_day)]
-
-
-def contiguous(days: Iterable[date]) -> list[tuple[date, date]]:
-    """Return days as the ranges that they form, in order."""
-    ranges: list[tuple[date, date]] = []
-    for day in sorted(set(days)):
-        if ranges and (day - ranges[-1][1]).days == 1:
-            ranges[-1] = (ranges[-1][0], day)
-        else:
-            ranges.append((day, day))
-    return ranges
-
-
-def day_ranges(days: Iterable[date]) -> str:
-    """Return days as text, runs of days as ``first to last``."""
-    return ", ".join(
-        f"{first}" if first == last else f"{first} to {last}" for first, last in contiguous(days)
-    )
-
-
-def parse_day(value: object, name: str) -> date:
-    """
-    Read a UTC day from ``YYYY-MM-DD`` or a :class:`datetime.date`.
-
-    :param name: the argument's name, for the error.
-    :raises InvalidRequest: for anything else; an instant is refused, since its zone would
-        decide the day.
-    """
-    if type(value) is date or (isinstance(value, date) and not hasattr(value, "hour")):
-        return date(value.year, value.month, value.day)
-    if isinstance(value, str) and _DAY.fullmatch(value):
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            pass
-    raise InvalidRequest(f"{name} is {_shown(value)}; give a UTC day as YYYY-MM-DD.")
-
-
-def parse_range(start_day: object, end_day: object) -> tuple[date, date]:
-    """
-    Read two UTC days in order.
-
-    :raises InvalidRequest: as :func:`parse_day` does, and for a reversed range.
-    """
-    start, end = parse_day(start_day, "start_day"), parse_day(end_day, "end_day")
-    _check_order(start, end)
-    return start, end
-
-
 def parse_job_sid(value: object) -> str:
     """
     Check that ``value`` is a job SID.
@@ -541,53 +323,7 @@ def parse_job_sid(value: object) -> str:
     """
     if isinstance(value, str) and _JOB_SID.fullmatch(value):
         return value
-    raise InvalidRequest(f"job_sid is {_shown(value)}; a job SID is JS and 32 hexadecimal digits.")
-
-
-def _check_order(start_day: date, end_day: date) -> None:
-    if start_day > end_day:
-        raise InvalidRequest(
-            f"The range is reversed: start_day {start_day} is after end_day {end_day}. Swap them."
-        )
-
-
-def _check_name(name: str) -> None:
-    if not name:
-        raise InvalidRequest("friendly_name is empty; give the job a name.")
-    if len(name) > MAX_NAME:
-        raise InvalidRequest(
-            f"friendly_name {_shown(name)} has {len(name)} characters; at most {MAX_NAME} "
-            "are allowed."
-        )
-    if not _NAME.fullmatch(name):
-        raise InvalidRequest(
-            f"friendly_name is {_shown(name)}; only letters, digits and underscores are allowed, "
-            "since Twilio has been seen to alter others."
-        )
-
-
-def _check_webhook(url: str | None, method: str | None) -> None:
-    if (url is None) != (method is None):
-        given, missing = (
-            ("webhook_url", "webhook_method") if url else ("webhook_method", "webhook_url")
-        )
-        raise InvalidRequest(f"{given} is given without {missing}; give both or neither.")
-    if url is None:
-        return
-    if method not in ("GET", "POST"):
-        raise InvalidRequest(f"webhook_method is {_shown(method)}; allowed are GET and POST.")
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        host = None
-    if host is None or parts.scheme != "https":
-        raise InvalidRequest("webhook_url must be an https address with a host.")
-    if parts.username is not None or parts.password is not None:
-        raise InvalidRequest(
-            "webhook_url carries a user name or password, which would be stored with the job; "
-            "check Twilio's signature at the receiver instead."
-        )
+    raise InvalidRequest(f"job_sid is {shown(value)}; a job SID is JS and 32 hexadecimal digits.")
 
 
 def _groups(details: object, sid: str) -> Iterator[StatusGroup]:
@@ -609,8 +345,8 @@ def _groups(details: object, sid: str) -> Iterator[StatusGroup]:
         count = entry.get("count")
         count = len(days or ()) if count is None else count
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            raise BadData(f"Job {sid} has the count {_shown(count)} in its details.")
-        yield StatusGroup(Status.parse(word), _shown(word).strip("'\""), count, days)
+            raise BadData(f"Job {sid} has the count {shown(count)} in its details.")
+        yield StatusGroup(Status.parse(word), shown(word).strip("'\""), count, days)
 
 
 def _day_or_none(value: object, owner: str) -> date | None:
@@ -619,7 +355,7 @@ def _day_or_none(value: object, owner: str) -> date | None:
     try:
         return parse_day(value, "day")
     except InvalidRequest:
-        raise BadData(f"{owner} has the day {_shown(value)}.") from None
+        raise BadData(f"{owner} has the day {shown(value)}.") from None
 
 
 def _instant(value: object) -> DateTime | None:
@@ -652,9 +388,3 @@ def _text(value: object) -> str | None:
 
 def _rank(status: Status) -> int:
     return 2 if status.is_complete else 1 if status.is_final else 0
-
-
-def _shown(value: object) -> str:
-    # Escaped and cut: text from outside must not forge log lines or flood them.
-    text = ascii(value)
-    return text if len(text) <= 80 else text[:77] + "..."

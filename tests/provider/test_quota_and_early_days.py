@@ -19,7 +19,7 @@ from in_process import (
     run_task,
 )
 
-from airflow_provider_bulkexports.api import models
+from airflow_provider_bulkexports.api import request
 from airflow_provider_bulkexports.compat import AirflowFailException
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 
@@ -115,7 +115,7 @@ def test_waiting_for_a_day(sandbox, yesterday, monkeypatch):
 
     # A day later, by both clocks.
     sandbox.advance(86_400)
-    monkeypatch.setattr(models, "EXPORT_DELAY", timedelta(days=1))
+    monkeypatch.setattr(request, "EXPORT_DELAY", timedelta(days=1))
     with pytest.raises(TaskDeferred) as again:
         task.resume_execution("resume", {"event": None}, context_of(ti))
 

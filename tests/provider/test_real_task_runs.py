@@ -9,7 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, task
 from in_process import LINK, POST, create, jobs_of, requests_of, run_dag, stored_xcom
 
-from airflow_provider_bulkexports.compat import AIRFLOW_3, task_state
+from airflow_provider_bulkexports.compat import AIRFLOW_3, task_instance_state
 from airflow_provider_bulkexports.operators import (
     BulkExportsCreateJobOperator,
     BulkExportsDeleteJobOperator,
@@ -115,11 +115,11 @@ def test_a_running_task_knows_its_state(sandbox):
 
         @task
         def plain(ti=None):
-            return task_state(ti)
+            return task_instance_state(ti)
 
         @task
         def mapped(number, ti=None):
-            return task_state(ti)
+            return task_instance_state(ti)
 
         plain()
         mapped.expand(number=[1, 2])

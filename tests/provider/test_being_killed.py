@@ -182,7 +182,7 @@ def test_a_job_that_cannot_be_deleted_is_only_a_warning(sandbox):
 @pytest.fixture(params=["deferred", "failed", None], ids=["deferred", "failed", "cleared"])
 def state(request, monkeypatch):
     """Give the state of a deferred task when its trigger is taken away."""
-    monkeypatch.setattr(triggers, "task_state", lambda _: request.param)
+    monkeypatch.setattr(triggers, "task_instance_state", lambda _: request.param)
     return request.param
 
 
@@ -266,7 +266,7 @@ def test_a_second_cancel_does_not_break_off_the_deletion(sandbox, monkeypatch):
         time.sleep(0.3)
         return "failed"
 
-    monkeypatch.setattr(triggers, "task_state", slowly)
+    monkeypatch.setattr(triggers, "task_instance_state", slowly)
     trigger = rebuilt(deferral_of(create(deferrable=True, cancel_on_kill=True)).trigger)
 
     async def cancelled_twice():

@@ -13,10 +13,10 @@ from in_process import DAY, connection, rebuilt, requests_of
 
 from airflow_provider_bulkexports import triggers
 from airflow_provider_bulkexports.api.errors import InvalidRequest
-from airflow_provider_bulkexports.api.models import ExportRequest
+from airflow_provider_bulkexports.api.request import ExportRequest
 from airflow_provider_bulkexports.compat import AIRFLOW_3
 from airflow_provider_bulkexports.hooks import BulkExportsHook
-from airflow_provider_bulkexports.triggers import BulkExportsDaysTrigger
+from airflow_provider_bulkexports.triggers import BulkExportsNewFilesTrigger
 
 NEXT = "2026-01-06"
 LISTING = "GET /v1/Exports/{ResourceType}/Days"
@@ -52,7 +52,7 @@ def export(sandbox, start=DAY, end=DAY, kind="Messages"):
 
 
 def watch(store=None, **options):
-    trigger = BulkExportsDaysTrigger(
+    trigger = BulkExportsNewFilesTrigger(
         **{"resource_type": "Messages", "poll_interval": 0.05} | options
     )
     trigger.asset_state_store = store
@@ -233,7 +233,7 @@ def test_a_watcher_survives_storage():
     path, kwargs = trigger.serialize()
 
     assert rebuilt(trigger).serialize() == (path, json.loads(json.dumps(kwargs)))
-    assert set(kwargs) == set(inspect.signature(BulkExportsDaysTrigger.__init__).parameters) - {
+    assert set(kwargs) == set(inspect.signature(BulkExportsNewFilesTrigger.__init__).parameters) - {
         "self"
     }
 

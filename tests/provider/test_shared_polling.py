@@ -24,7 +24,7 @@ from in_process import (
 
 from airflow_provider_bulkexports import triggers
 from airflow_provider_bulkexports.api import polling
-from airflow_provider_bulkexports.triggers import BulkExportsJobTrigger, BulkExportsRangeTrigger
+from airflow_provider_bulkexports.triggers import BulkExportsDaysTrigger, BulkExportsJobTrigger
 
 UNKNOWN = "JS" + "0" * 32
 DAYS_LISTING = "GET /v1/Exports/{ResourceType}/Days"
@@ -46,7 +46,7 @@ def watch(sid, seconds=5.0, conn_id="bulkexports_default", **changes):
 
 def watch_days(start=DAY, end=DAY, seconds=5.0):
     now = time.time()
-    return BulkExportsRangeTrigger(
+    return BulkExportsDaysTrigger(
         bulkexports_conn_id="bulkexports_default",
         resource_type="Messages",
         start_day=start,

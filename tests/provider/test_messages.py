@@ -75,7 +75,7 @@ def test_a_refusal_has_twilios_code_page_and_request(sandbox):
 def test_a_foreign_job_under_our_name_is_not_adopted(sandbox):
     """A job that bears the key but exports other days is a mistake, not a match."""
     from airflow_provider_bulkexports.api.client import Client
-    from airflow_provider_bulkexports.api.models import ExportRequest
+    from airflow_provider_bulkexports.api.request import ExportRequest
 
     run_task(create(wait_for_completion=False))
     (job,) = sandbox.ledger()["jobs"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from in_process import DagRun, TaskInstance, create, jobs_of, run_task
 
 from airflow_provider_bulkexports.api.errors import NotExportableYet
-from airflow_provider_bulkexports.api.models import ExportRequest
+from airflow_provider_bulkexports.api.request import ExportRequest
 from airflow_provider_bulkexports.days import export_day
 
 MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)

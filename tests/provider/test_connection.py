@@ -10,7 +10,7 @@ import pytest
 from in_process import CONNECTION, LISTING, connection, create, requests_of, run_task
 
 from airflow_provider_bulkexports.api.errors import InvalidRequest
-from airflow_provider_bulkexports.api.models import ResourceType
+from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.compat import (
     AIRFLOW_3,
     AirflowFailException,
