@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPORT_DELAY",
     "MAX_DAYS",
+    "check_order",
     "days_between",
     "parse_day",
     "parse_range",
@@ -100,6 +101,11 @@ def parse_range(start_day: object, end_day: object) -> tuple[date, date]:
 
 
 def check_order(start_day: date, end_day: date) -> None:
+    """
+    Refuse a reversed range.
+
+    :raises InvalidRequest: naming both days.
+    """
     if start_day > end_day:
         raise InvalidRequest(
             f"The range is reversed: start_day {start_day} is after end_day {end_day}. Swap them."

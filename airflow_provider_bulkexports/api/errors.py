@@ -3,14 +3,15 @@
 BulkExportsError
 ├── Retryable            repeat freely: the service did not act
 ├── OutcomeUnknown       look before repeating: the service may have acted
+│   └── Unsettled            it may still act: look again, and repeat only from a given instant
+├── Unauthorized         the service refused the credentials: they may be being rotated
 ├── BadData              the answer cannot be trusted: ask again, never publish
 └── Fatal                do not repeat: somebody has to change something
     ├── InvalidRequest       refused here, before any traffic
     │   └── NotExportableYet     right, but too early
-    ├── Unauthorized         the service refused the credentials
     ├── NotFound             no such job, day or resource
     ├── QuotaExceeded        no days left until the next UTC midnight
-    ├── KeyConflict          a job bears our key but is for something else
+    ├── KeyConflict          a job has our key but is for something else
     └── LinkRefused          a file's link leads where no request may go
 """
 
@@ -34,6 +35,7 @@ __all__ = [
     "QuotaExceeded",
     "Retryable",
     "Unauthorized",
+    "Unsettled",
 ]
 
 
@@ -91,6 +93,24 @@ class OutcomeUnknown(BulkExportsError):
     """The service may or may not have acted: look before repeating."""
 
 
+class Unsettled(OutcomeUnknown):
+    """
+    A POST may still act, although nothing shows it yet.
+
+    :param not_before: when another POST may be sent, in seconds since the epoch.
+    :param posts: POSTs that this try has sent so far.
+    """
+
+    def __init__(self, message: str, *, not_before: float, posts: int) -> None:
+        super().__init__(message)
+        self.not_before = not_before
+        self.posts = posts
+
+
+class Unauthorized(BulkExportsError):
+    """The service refused the credentials (401) or what they may do (403)."""
+
+
 class BadData(BulkExportsError):
     """The service's answer is not what its contract says."""
 
@@ -115,10 +135,6 @@ class NotExportableYet(InvalidRequest):
         self.available_at = available_at
 
 
-class Unauthorized(Fatal):
-    """The service refused the credentials (401) or what they may do (403)."""
-
-
 class NotFound(Fatal):
     """The service knows no such thing (404)."""
 
@@ -136,7 +152,7 @@ class QuotaExceeded(Fatal):
 
 
 class KeyConflict(Fatal):
-    """A listed job bears this run's key but another type or range."""
+    """A listed job has this submission's key but another type or range."""
 
 
 class LinkRefused(Fatal):

@@ -6,6 +6,7 @@ UTC-aware :class:`pendulum.DateTime`.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from airflow_provider_bulkexports.api.redact import shown
 from airflow_provider_bulkexports.api.request import ResourceType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator
     from datetime import date
 
     from pendulum import DateTime
@@ -27,8 +28,10 @@ __all__ = [
     "ExportConfiguration",
     "ExportLinks",
     "Job",
+    "JobListing",
     "JobState",
     "ListedFile",
+    "OddItem",
     "SignedLink",
     "Status",
     "StatusGroup",
@@ -55,7 +58,9 @@ class Status(StrEnum):
     @classmethod
     def parse(cls, word: object) -> Status:
         """Return the status a word means; case and underscores do not count."""
-        return _STATUS_WORDS.get(str(word).replace("_", "").lower(), cls.UNKNOWN)
+        if not isinstance(word, str):
+            return cls.UNKNOWN
+        return _STATUS_WORDS.get(word.replace("_", "").lower(), cls.UNKNOWN)
 
     @property
     def is_complete(self) -> bool:
@@ -69,6 +74,9 @@ class Status(StrEnum):
 
 
 _STATUS_WORDS = {status.value.lower(): status for status in Status if status != Status.UNKNOWN}
+
+
+_DELETED = (Status.RUNNING_TO_BE_DELETED, Status.DELETED_BY_USER_REQUEST)
 
 
 class JobState(StrEnum):
@@ -118,26 +126,28 @@ class Job:
     email: str | None = field(default=None, repr=False)
 
     @classmethod
-    def parse(cls, body: Mapping[str, Any], resource_type: ResourceType | None = None) -> Job:
+    def parse(cls, body: object, resource_type: ResourceType | None = None) -> Job:
         """
         Read a job from an answer.
 
-        :param body: the decoded JSON object.
+        :param body: the decoded JSON.
         :param resource_type: the type it was listed under, for answers that leave it null.
         :raises BadData: when the answer is not a job.
         """
+        if not isinstance(body, dict):
+            raise BadData(f"A job came as {type(body).__name__}, not as an object.")
         sid = body.get("job_sid")
         if not isinstance(sid, str) or not _JOB_SID.fullmatch(sid):
             raise BadData(f"A job came without a valid job_sid: {shown(sid)}.")
         named = body.get("resource_type")
         try:
-            kind = ResourceType(named) if named is not None else resource_type
+            described = ResourceType(named) if named is not None else resource_type
         except ValueError:
             raise BadData(f"Job {sid} has the resource_type {shown(named)}.") from None
         return cls(
             sid=sid,
             friendly_name=_text(body.get("friendly_name")),
-            resource_type=kind,
+            resource_type=described,
             start_day=_day_or_none(body.get("start_day"), sid),
             end_day=_day_or_none(body.get("end_day"), sid),
             groups=tuple(_groups(body.get("details"), sid)),
@@ -173,7 +183,8 @@ class Job:
         Missing details, unlisted days and unknown words all mean: not done yet. Where Twilio
         does not list the days, a part is only as far as the whole.
         """
-        counts, expected = self._tally(start_day, end_day)
+        counts = self.count_by_status(start_day, end_day)
+        expected = self.day_count(start_day, end_day)
         final = sum(count for status, count in counts.items() if status.is_final)
         if final < expected or final < sum(counts.values()):
             return JobState.ACTIVE
@@ -183,32 +194,40 @@ class Job:
 
     def is_doomed(self, start_day: date | None = None, end_day: date | None = None) -> bool:
         """Say whether the job cannot complete any more, for its range or a part of it."""
-        counts, _ = self._tally(start_day, end_day)
-        return any(
-            count
-            and not status.is_complete
-            and (status.is_final or status is Status.RUNNING_TO_BE_DELETED)
-            for status, count in counts.items()
-        )
+        counts = self.count_by_status(start_day, end_day)
+        return any(status in counts for status in (Status.FAILED, *_DELETED))
 
-    @property
-    def is_being_deleted(self) -> bool:
-        """Whether Twilio has marked the running job for deletion."""
-        return any(g.count and g.status is Status.RUNNING_TO_BE_DELETED for g in self.groups)
+    def is_deleted(self, start_day: date | None = None, end_day: date | None = None) -> bool:
+        """Say whether somebody deleted the job, or a day of the part that is asked for."""
+        counts = self.count_by_status(start_day, end_day)
+        return any(status in counts for status in _DELETED)
 
-    def _tally(self, start_day: date | None, end_day: date | None) -> tuple[dict[Status, int], int]:
-        """Return the number of days by status, and how many there should be."""
+    def count_by_status(
+        self, start_day: date | None = None, end_day: date | None = None
+    ) -> Counter[Status]:
+        """
+        Return how many days have each status, for the whole range or for a part of it.
+
+        Where Twilio does not list the days, a part counts as the whole.
+        """
         first, last = start_day or self.start_day, end_day or self.end_day
         listed = self.day_statuses()
         if listed is not None and first and last:
-            days = list(days_between(first, last))
-            return Counter(listed[day] for day in days if day in listed), len(days)
+            return Counter(listed[day] for day in days_between(first, last) if day in listed)
         counts: Counter[Status] = Counter()
         for group in self.groups:
-            counts[group.status] += group.count
-        if self.start_day and self.end_day:
-            return counts, (self.end_day - self.start_day).days + 1
-        return counts, max(1, counts.total())
+            if group.count:
+                counts[group.status] += group.count
+        return counts
+
+    def day_count(self, start_day: date | None = None, end_day: date | None = None) -> int:
+        """Return how many days there should be, in the part that :meth:`count_by_status` counts."""
+        first, last = start_day or self.start_day, end_day or self.end_day
+        if self.day_statuses() is None:
+            first, last = self.start_day, self.end_day
+        if first and last:
+            return (last - first).days + 1
+        return max(1, sum(group.count for group in self.groups))
 
     def as_xcom(self) -> dict[str, Any]:
         """Return the job as plain JSON for an XCom: sid, range, and days by status."""
@@ -237,13 +256,97 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class OddItem:
+    """
+    A listed item that is not what its contract says, and what can be read of it all the same.
+
+    :param reason: what is wrong with it, safe to log.
+    :param job_sid: its job SID, None where that cannot be read.
+    :param friendly_name: its name, None where that cannot be read.
+    """
+
+    reason: str
+    job_sid: str | None
+    friendly_name: str | None
+
+    @classmethod
+    def of(cls, item: object, reason: str) -> OddItem:
+        """Read what can be read of an item."""
+        fields = item if isinstance(item, dict) else {}
+        sid = fields.get("job_sid")
+        return cls(
+            reason=reason,
+            job_sid=sid if isinstance(sid, str) and _JOB_SID.fullmatch(sid) else None,
+            friendly_name=_text(fields.get("friendly_name")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JobListing:
+    """
+    The jobs of a type as one whole listing shows them.
+
+    :param jobs: each job once, in the listing's order.
+    :param odd: items that could not be read as jobs; most belong to somebody else.
+    :param pages: how many pages, and so requests, the listing took.
+    """
+
+    jobs: tuple[Job, ...]
+    odd: tuple[OddItem, ...] = ()
+    pages: int = 1
+
+    @classmethod
+    def parse(cls, items: Iterable[object], resource_type: ResourceType, pages: int) -> JobListing:
+        """
+        Read a whole listing's items; one that comes twice, as where the list grows, counts once.
+
+        :param resource_type: the type they were listed under, for items that leave it null.
+        """
+        jobs: dict[str, Job] = {}
+        odd: dict[OddItem, None] = {}
+        for item in items:
+            try:
+                job = Job.parse(item, resource_type)
+            except BadData as error:
+                odd[OddItem.of(item, str(error))] = None
+            else:
+                jobs[job.sid] = job
+        return cls(
+            jobs=tuple(jobs.values()),
+            odd=tuple(item for item in odd if item.job_sid not in jobs),
+            pages=pages,
+        )
+
+    def get(self, job_sid: str) -> Job | None:
+        """
+        Return a job by its SID, None if the listing lacks it.
+
+        :raises BadData: if it is listed but cannot be read.
+        """
+        found = self.by_sid([job_sid])[job_sid]
+        if isinstance(found, BadData):
+            raise found
+        return found
+
+    def by_sid(self, job_sids: Collection[str]) -> dict[str, Job | BadData | None]:
+        """Return what is listed under each SID: a job, why it cannot be read, or None."""
+        found: dict[str, Job | BadData | None] = dict.fromkeys(job_sids)
+        for item in self.odd:
+            if item.job_sid in found:
+                reason = f"Job {item.job_sid} is listed but cannot be read: {item.reason}"
+                found[item.job_sid] = BadData(reason)
+        found.update({job.sid: job for job in self.jobs if job.sid in found})
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class ListedFile:
     """
     A day file as the Days list describes it.
 
     :param size: bytes of the file, as listed; 0 where Twilio says nothing.
-    :param create_date: UTC day the file was made.
-    :param friendly_name: name of the job that made it.
+    :param create_date: UTC day the file was created.
+    :param friendly_name: name of the job that created it.
     """
 
     day: date
@@ -253,25 +356,29 @@ class ListedFile:
     resource_type: ResourceType
 
     @classmethod
-    def parse(cls, body: Mapping[str, Any], resource_type: ResourceType) -> ListedFile:
+    def parse(cls, body: object, resource_type: ResourceType) -> ListedFile:
         """
-        Read a day from a listing of ``resource_type``.
+        Read a day file from a listing of ``resource_type``; of what is odd, only its day matters.
 
-        :raises BadData: when the item is not a day.
+        :raises BadData: when the item has no day.
         """
-        if body.get("day") is None:
-            raise BadData(f"A {resource_type} day file was listed without its day.")
-        size = body.get("size", 0)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        if not isinstance(body, dict):
             raise BadData(
-                f"The {resource_type} file of {shown(body['day'])} has size {shown(size)}."
+                f"A {resource_type} day file came as {type(body).__name__}, not as an object."
             )
-        day = _day_or_none(body["day"], f"{resource_type} day file")
-        assert day is not None  # noqa: S101 - narrowed above
+        owner = f"A {resource_type} day file"
+        day = _day_or_none(body.get("day"), owner)
+        if day is None:
+            raise BadData(f"{owner} was listed without its day.")
+        size = body.get("size")
+        created = None
+        with contextlib.suppress(BadData):
+            created = _day_or_none(body.get("create_date"), owner)
         return cls(
             day=day,
-            size=size,
-            create_date=_day_or_none(body.get("create_date"), f"{resource_type} day file"),
+            # Not isinstance, which takes true for 1.
+            size=size if type(size) is int and size > 0 else 0,
+            create_date=created,
             friendly_name=_text(body.get("friendly_name")),
             resource_type=resource_type,
         )
@@ -294,7 +401,7 @@ class ExportLinks:
 
 @dataclass(frozen=True, slots=True)
 class ExportConfiguration:
-    """Whether Twilio makes every day's file by itself (Twilio Editions only)."""
+    """Whether Twilio creates every day file by itself (Twilio Editions only)."""
 
     resource_type: ResourceType
     enabled: bool
@@ -304,7 +411,7 @@ class ExportConfiguration:
 
 def available_days(days: Iterable[ListedFile], jobs: Iterable[Job]) -> set[date]:
     """
-    Return the days that can be had now: those with a file, and those known to be empty.
+    Return the days that are available now: those with a file, and those known to be empty.
 
     An empty day may have no file, so the Days list alone would never show it.
     """
@@ -378,7 +485,7 @@ def _instant(value: object) -> DateTime | None:
 
 
 def _position(value: object) -> int | None:
-    text = str(value)
+    text = str(value) if isinstance(value, str | int) else ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_NAME",
     "ExportRequest",
+    "Reattach",
     "ResourceType",
+    "check_name",
+    "check_webhook_method",
 ]
 
 
@@ -52,10 +55,31 @@ class ResourceType(StrEnum):
             ) from None
 
 
+class Reattach(StrEnum):
+    """Which job a task adopts instead of creating one."""
+
+    RUN = "run"
+    RANGE = "range"
+    NEVER = "never"
+
+    @classmethod
+    def parse(cls, value: object) -> Reattach:
+        """
+        Return the member that ``value`` names.
+
+        :raises InvalidRequest: for any other word.
+        """
+        try:
+            return cls(str(value))
+        except ValueError:
+            allowed = ", ".join(cls)
+            raise InvalidRequest(f"reattach is {shown(value)}; allowed are {allowed}.") from None
+
+
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
     """
-    A custom export job to be made, refused here if Twilio would refuse it.
+    A custom export job to be created, refused here if Twilio would refuse it.
 
     :param resource_type: what to export.
     :param start_day: first UTC day, inclusive.
@@ -84,7 +108,7 @@ class ExportRequest:
             )
         if self.end_day > date.max - EXPORT_DELAY:
             raise InvalidRequest(f"end_day is {self.end_day}; give one that can ever be exported.")
-        _check_name(self.friendly_name)
+        check_name(self.friendly_name)
         _check_webhook(self.webhook_url, self.webhook_method)
         if self.email is not None and not re.fullmatch(r"[^@\s,;]+@[^@\s,;]+", self.email):
             raise InvalidRequest(f"email is {shown(self.email)}; give one address or leave it out.")
@@ -139,8 +163,7 @@ class ExportRequest:
             raise NotExportableYet(
                 f"{self.resource_type} of {self.end_day} cannot be exported yet: Twilio exports a "
                 f"UTC day from {self.exportable_from.to_iso8601_string()} on, and it is "
-                f"{now.in_timezone('UTC').start_of('second').to_iso8601_string()}. Ask for an "
-                "earlier end_day, or set wait_until_exportable=True.",
+                f"{now.in_timezone('UTC').start_of('second').to_iso8601_string()}.",
                 available_at=self.exportable_from,
             )
 
@@ -157,7 +180,12 @@ class ExportRequest:
         return {name: value for name, value in fields.items() if value is not None}
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """
+    Refuse a name that Twilio might alter.
+
+    :raises InvalidRequest: for an empty or long one, or other characters than it keeps.
+    """
     if not name:
         raise InvalidRequest("friendly_name is empty; give the job a name.")
     if len(name) > MAX_NAME:
@@ -172,6 +200,16 @@ def _check_name(name: str) -> None:
         )
 
 
+def check_webhook_method(method: str | None) -> None:
+    """
+    Refuse a method with which Twilio calls no webhook; an empty one means none.
+
+    :raises InvalidRequest: naming those that are allowed.
+    """
+    if method and method not in ("GET", "POST"):
+        raise InvalidRequest(f"webhook_method is {shown(method)}; allowed are GET and POST.")
+
+
 def _check_webhook(url: str | None, method: str | None) -> None:
     if (url is None) != (method is None):
         given, missing = (
@@ -180,8 +218,7 @@ def _check_webhook(url: str | None, method: str | None) -> None:
         raise InvalidRequest(f"{given} is given without {missing}; give both or neither.")
     if url is None:
         return
-    if method not in ("GET", "POST"):
-        raise InvalidRequest(f"webhook_method is {shown(method)}; allowed are GET and POST.")
+    check_webhook_method(method)
     try:
         parts = urlsplit(url)
         host = parts.hostname

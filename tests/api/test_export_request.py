@@ -18,7 +18,6 @@ from airflow_provider_bulkexports.api.calendar import (
 )
 from airflow_provider_bulkexports.api.errors import InvalidRequest, NotExportableYet
 from airflow_provider_bulkexports.api.request import ExportRequest, ResourceType
-from airflow_provider_bulkexports.api.submit import job_key, job_name
 
 usual_days = st.dates(date(2010, 1, 1), date(2100, 1, 1))
 
@@ -152,22 +151,28 @@ def test_the_last_day_of_the_calendar_is_too_early():
         request(date(9999, 12, 1), date.max).require_exportable(pendulum.now("UTC"))
 
 
+NOON = pendulum.datetime(2026, 1, 10, 12)
+
+
 @pytest.mark.parametrize("days_ago", [1, 0, -1, -400])
-def test_too_early_means_no_traffic_at_all(service, client, request_for, days_ago):
+def test_too_early_means_no_traffic_at_all(start, submission_for, days_ago):
     """A day that cannot be exported yet is refused without a single request."""
-    day = pendulum.now("UTC").date().subtract(days=days_ago)
-    early = request_for(start_day=day, end_day=day)
-    for call in (client.create_job, service.submit):
-        with pytest.raises(NotExportableYet) as caught:
-            call(early)
-        assert caught.value.available_at == pendulum.datetime(*day.add(days=2).timetuple()[:3])
+    day = NOON.date().subtract(days=days_ago)
+    early = submission_for(start_day=day, end_day=day)
+    service = start(at=NOON.timestamp())
+    with service.client() as client:
+        for call in (lambda: client.create_job(early.request), lambda: service.submit(early)):
+            with pytest.raises(NotExportableYet) as caught:
+                call()
+            assert caught.value.available_at.date() == day.add(days=2)
     assert service.asked() == 0
 
 
-def test_the_newest_exportable_day_is_accepted(service, request_for):
+def test_the_newest_exportable_day_is_accepted(start, submission_for):
     """Two days before today is exportable, by our clock and by the service's."""
-    day = pendulum.now("UTC").date().subtract(days=2)
-    assert service.submit(request_for(start_day=day, end_day=day)).end_day == day
+    day = NOON.date().subtract(days=2)
+    service = start(at=NOON.timestamp())
+    assert service.submit(submission_for(start_day=day, end_day=day)).job.end_day == day
 
 
 @pytest.mark.parametrize("word", ["messages", "SMS", "", None, 7, "Messages/../Calls"])
@@ -231,7 +236,7 @@ def test_the_form_holds_what_was_given(request_for):
     assert bare.form() == {
         "StartDay": "2026-01-01",
         "EndDay": "2026-01-03",
-        "FriendlyName": job_name("daily", job_key("export")),
+        "FriendlyName": "daily_export",
     }
     full = request_for(webhook_url="https://x.example", webhook_method="POST", email="a@b")
     assert set(full.form()) - set(bare.form()) == {"WebhookUrl", "WebhookMethod", "Email"}

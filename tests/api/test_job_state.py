@@ -120,13 +120,16 @@ def test_a_doomed_job_never_completes(drawn):
     body, listed, hidden = drawn
     job = Job.parse(body)
     inside = [word for day, word in listed if hidden or START <= day <= job.end_day]
-    if not hidden and len(inside) == len({day for day, _ in listed if START <= day <= job.end_day}):
+    once = len(inside) == len({day for day, _ in listed if START <= day <= job.end_day})
+    if once and not hidden:
         assert job.is_doomed() == any(word in (*FAILED, "RunningToBeDeleted") for word in inside)
     if job.state() is JobState.COMPLETED:
         assert not job.is_doomed()
     if job.state() is JobState.FAILED:
         assert job.is_doomed()
-    assert job.is_being_deleted == any(word == "RunningToBeDeleted" for _, word in listed)
+    if once and not hidden:
+        deleted = ("RunningToBeDeleted", "DeletedByUserRequest")
+        assert job.is_deleted() == any(word in deleted for word in inside)
 
 
 @given(jobs())
@@ -324,16 +327,37 @@ def test_the_queue_position_is_a_number_or_nothing(value, expected):
         {},
         {"day": None},
         {"day": "today"},
-        {"day": "2026-01-01", "size": -1},
-        {"day": "2026-01-01", "size": "7"},
-        {"day": "2026-01-01", "size": True},
-        {"day": "2026-01-01", "create_date": "then"},
+        {"day": "2026-01-013"},
+        {"day": "2026-01-01T00:00:00Z"},
+        {"day": 20260101},
+        {"day": [["2026-01-01"]]},
+        None,
+        [],
+        "2026-01-01",
     ],
 )
-def test_what_is_no_day_file_is_bad_data(body):
-    """A listed day that breaks its contract is named."""
+def test_what_has_no_day_is_no_day_file(body):
+    """A listed file whose day cannot be read is an error that names the type."""
     with pytest.raises(BadData, match="Calls"):
         ListedFile.parse(body, ResourceType.CALLS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "size", "create_date", "name"),
+    [
+        ({"size": None, "create_date": None, "friendly_name": None}, 0, None, None),
+        ({"size": -1, "create_date": "2026-01-013", "friendly_name": 7}, 0, None, None),
+        ({"size": "7", "create_date": 7, "friendly_name": ["x"]}, 0, None, None),
+        ({"size": True, "create_date": "2026-01-03T00:00:00Z"}, 0, None, None),
+        ({"size": 7.5}, 0, None, None),
+        ({"size": 7, "create_date": "2026-01-03", "friendly_name": "x"}, 7, date(2026, 1, 3), "x"),
+        ({}, 0, None, None),
+    ],
+)
+def test_a_day_file_needs_only_its_day(fields, size, create_date, name):
+    """Size, date and name are hints, and an odd one is none."""
+    listed = ListedFile.parse({"day": "2026-01-01"} | fields, ResourceType.CALLS)
+    assert (listed.size, listed.create_date, listed.friendly_name) == (size, create_date, name)
 
 
 def test_days_with_files_and_empty_days_are_available():
