@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_bulkexports.sandbox.settings import (
     DEFAULT_ACCOUNT_SID,
     DEFAULT_AUTH_TOKEN,
+    Settings,
 )
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_PROGRAM = "python -m airflow_provider_bulkexports.sandbox"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -30,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: the command line without the program's name.
     """
     options = _parser().parse_args(arguments)
+    if options.list_faults:
+        from airflow_provider_bulkexports.sandbox.faults.catalogue import list_faults
+
+        print(list_faults())
+        return 0
     try:
         from airflow_provider_bulkexports.sandbox.server import Sandbox
     except ModuleNotFoundError as error:
@@ -42,11 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             host=options.host,
             account_sid=options.account_sid,
             auth_token=options.auth_token,
-            faults=_faults(options.faults),
+            faults=_faults(options.faults, options.lag),
             speed=options.speed,
             job_seconds=options.job_seconds,
             records=options.records,
             seed=options.seed,
+            empty_every=options.empty_every,
+            quota_days=options.quota_days,
         )
     except (OSError, ValueError) as error:
         return _fail(str(error))
@@ -76,32 +86,63 @@ async def _serve(sandbox: Any, show_token: bool) -> None:
     await sandbox.close()
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_fail(f"{message}; see --help"))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m airflow_provider_bulkexports.sandbox",
-        description="A BulkExport service on this machine, with synthetic records.",
+    parser = _Parser(
+        prog=_PROGRAM, description="A BulkExport service on this machine, with synthetic records."
     )
-    parser.add_argument("--port", type=int, default=8010, help="default 8010; 0 for any free one")
-    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1")
-    parser.add_argument("--account-sid", default=DEFAULT_ACCOUNT_SID)
-    parser.add_argument("--auth-token", default=DEFAULT_AUTH_TOKEN)
-    parser.add_argument("--speed", type=float, default=1.0, help="how many times faster jobs run")
-    parser.add_argument("--job-seconds", type=float, help="make every job take exactly this long")
-    parser.add_argument("--records", type=int, default=1000, help="records in a day; default 1000")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other records")
+    usual = Settings()
+    for name, read, default, says in (
+        ("--port", _port, 8010, "port to listen on, 0 for any free one"),
+        ("--host", str, "127.0.0.1", "address to listen on"),
+        ("--account-sid", _account_sid, DEFAULT_ACCOUNT_SID, "the account"),
+        ("--auth-token", str, DEFAULT_AUTH_TOKEN, "its token"),
+        ("--speed", float, usual.speed, "how many times faster jobs run"),
+        ("--records", int, usual.records, "records in a day"),
+        ("--seed", int, usual.seed, "another seed, other records"),
+        ("--empty-every", int, usual.empty_every, "about one day in so many is empty, 0 for none"),
+        ("--quota-days", int, usual.quota_days, "days that may be requested per UTC day"),
+        ("--lag", float, 0.0, "seconds for which new jobs and files are not seen"),
+    ):
+        parser.add_argument(name, type=read, default=default, help=f"{says} (default {default})")
+    parser.add_argument("--job-seconds", type=float, help="have every job take exactly this long")
     parser.add_argument("--faults", type=Path, metavar="FILE", help="JSON list of faults")
+    parser.add_argument(
+        "--list-faults", action="store_true", help="print which faults there are, and end"
+    )
     return parser
 
 
-def _faults(path: Path | None) -> list[dict[str, Any]]:
+def _port(text: str) -> int:
+    if text.isdecimal() and int(text) < 2**16:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
+
+
+def _account_sid(text: str) -> str:
+    if re.fullmatch("AC[0-9a-fA-F]{32}", text):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"an account SID is AC and 32 hexadecimal digits, not {text!r}"
+    )
+
+
+def _faults(path: Path | None, lag: float) -> list[dict[str, Any]]:
+    faults = [{"kind": "lag", "seconds": lag, "times": -1}] if lag else []
     if path is None:
-        return []
-    faults = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(faults, list):
+        return faults
+    given = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(given, list):
         raise ValueError(  # noqa: TRY004 - the file is wrong, not a type of ours
             f"{path} must hold a JSON list of faults"
         )
-    return faults
+    return faults + given
 
 
 def _fail(reason: str) -> int:

@@ -7,13 +7,14 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_bulkexports.sandbox.settings import Refusal, Settings
+from airflow_provider_bulkexports.sandbox.refusal import Refusal
 
 if TYPE_CHECKING:
     from datetime import date
 
     from airflow_provider_bulkexports.api.request import ResourceType
     from airflow_provider_bulkexports.sandbox.jobs import CustomJob
+    from airflow_provider_bulkexports.sandbox.settings import Settings
 
 __all__ = ["Account", "Accounts", "Configuration"]
 

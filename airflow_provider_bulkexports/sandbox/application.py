@@ -6,10 +6,8 @@ import asyncio
 import base64
 import binascii
 import logging
-import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -20,10 +18,20 @@ from airflow_provider_bulkexports.sandbox.answers import (
     xml_refusal,
 )
 from airflow_provider_bulkexports.sandbox.control import add_control_routes
-from airflow_provider_bulkexports.sandbox.faults import Fault, FaultBook, RequestFaults
+from airflow_provider_bulkexports.sandbox.exchange import Exchange
+from airflow_provider_bulkexports.sandbox.faults.book import FaultBook, RequestFaults
+from airflow_provider_bulkexports.sandbox.faults.stages import (
+    After,
+    Before,
+    Bending,
+    Instead,
+    OnWire,
+    Replacing,
+)
+from airflow_provider_bulkexports.sandbox.refusal import Refusal
 from airflow_provider_bulkexports.sandbox.routes import Routes
-from airflow_provider_bulkexports.sandbox.settings import Refusal
 from airflow_provider_bulkexports.sandbox.webhooks import Caller
+from airflow_provider_bulkexports.sandbox.wire import Plan, drop, send
 
 if TYPE_CHECKING:
     from airflow_provider_bulkexports.sandbox.service import Service
@@ -33,8 +41,6 @@ __all__ = ["build_application"]
 Handler = Callable[[web.Request, str, RequestFaults], Awaitable[Answer]]
 
 _log = logging.getLogger(__name__)
-_HTML = b"<html><head><title>Service</title></head><body>Please come back later.</body></html>"
-_CODES = {400: 20001, 401: 20003, 403: 20006, 404: 20404, 429: 20429, 500: 20500, 503: 20503}
 
 
 def build_application(service: Service, faults: FaultBook) -> web.Application:
@@ -52,12 +58,11 @@ def build_application(service: Service, faults: FaultBook) -> web.Application:
         ("GET", f"{exports}/Jobs", "list_jobs", routes.list_jobs),
         ("GET", f"{exports}/Days", "list_days", routes.list_days),
         ("GET", f"{exports}/Days/{{Day}}", "fetch_day", routes.fetch_day),
-        ("GET", f"{exports}/Configuration", "configuration", routes.fetch_configuration),
-        ("POST", f"{exports}/Configuration", "configuration", routes.update_configuration),
+        ("GET", f"{exports}/Configuration", "fetch_configuration", routes.fetch_configuration),
+        ("POST", f"{exports}/Configuration", "update_configuration", routes.update_configuration),
         ("GET", "/_files/{Key:.+}", "download", routes.download),
     ):
-        shown = "/_files/{Key}" if name == "download" else path
-        application.router.add_route(method, path, front.wrap(f"{method} {shown}", name, handler))
+        application.router.add_route(method, path, front.wrap(name, handler))
     add_control_routes(application, service, faults)
 
     async def call_webhooks(_: web.Application) -> AsyncIterator[None]:
@@ -70,44 +75,35 @@ def build_application(service: Service, faults: FaultBook) -> web.Application:
 
 
 class _Front:
-    """What every request meets before and after its handler."""
+    """The way of every request: from the socket to its handler, and back."""
 
     def __init__(self, service: Service, faults: FaultBook, caller: Caller) -> None:
         self._service, self._faults, self._caller = service, faults, caller
 
     def wrap(
-        self, template: str, name: str, handler: Handler
+        self, name: str, handler: Handler
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Return an aiohttp handler around one of ours."""
+        """
+        Return an aiohttp handler around one of ours.
+
+        :param name: what ledger and faults call the route.
+        """
 
         async def serve(request: web.Request) -> web.StreamResponse:
-            self._service.ledger.requests[template] += 1
+            self._service.ledger.requests[name] += 1
             # Read first: a client that has gone must not keep the handler from acting.
             await request.read()
+            exchange = Exchange(request, file=name == "download")
             faults = self._faults.for_request(name)
-            file = name == "download"
-            if fault := faults.take("delay"):
-                await asyncio.sleep(fault.params["seconds"])
-            if fault := faults.take("drop_before", "status"):
-                answer = self._injected(fault, file)
-                return await self._send(request, answer, file=file, faults=faults)
-            answer = await self._act(request, handler, faults, file)
-            self._caller.wake()
-            if fault := faults.take("delay_after"):
-                await asyncio.sleep(fault.params["seconds"])
-            if fault := faults.take("drop_after", "status_after"):
-                answer = self._injected(fault, file)
-            elif fault := faults.take("bad_json"):
-                answer.replace_body(_body(fault), "text/html; charset=utf-8")
-            elif answer.record is not None and (fault := faults.take("other_file")):
-                answer.replace_file(
-                    base64.b64decode(fault.params["base64"]),
-                    fault.params.get("headers", {}),
-                    no_length=bool(fault.params.get("no_length")),
-                )
-            elif faults.take("wrong_type"):
-                answer.replace_body(b"[]", "application/json; charset=utf-8")
-            return await self._send(request, answer, file=file, faults=faults)
+            for pause in faults.take_each(Before):
+                await pause.pause()
+            if instead := faults.take(Instead):
+                answer = await instead.answer(exchange)
+            else:
+                answer = await self._act(exchange, handler, faults)
+                self._caller.wake()
+                answer = await _changed(answer, exchange, faults)
+            return await self._send(exchange, answer, faults)
 
         return serve
 
@@ -130,119 +126,40 @@ class _Front:
         except Exception:  # noqa: BLE001 - a mistake of ours must look like one of theirs
             _log.exception("The sandbox failed at %s %s", request.method, request.path)
             answer = refusal(Refusal(500, 20500, "The sandbox has an error; see its log"))
-        return await self._send(request, answer, file=False, faults=RequestFaults())
+        return await self._send(Exchange(request, file=False), answer, RequestFaults())
 
-    async def _act(
-        self, request: web.Request, handler: Handler, faults: RequestFaults, file: bool
-    ) -> Answer:
+    async def _act(self, exchange: Exchange, handler: Handler, faults: RequestFaults) -> Answer:
+        self._service.catch_up()
         try:
-            account = "" if file else self._service.accounts.authenticate(*_login(request))
-            return await handler(request, account, faults)
+            account = ""
+            if not exchange.file:
+                account = self._service.accounts.authenticate(*_login(exchange.request))
+            return await handler(exchange.request, account, faults)
         except Refusal as error:
-            return xml_refusal(error) if file else refusal(error)
-
-    def _injected(self, fault: Fault, file: bool) -> Answer | Fault:
-        if fault.kind.startswith("drop"):
-            return fault
-        status = int(fault.params["status"])
-        code = fault.params.get("code", _CODES.get(status, 20000 + status % 1000))
-        message = fault.params.get("message", f"Fault of the sandbox with status {status}")
-        after = fault.params.get("retry_after")
-        headers = {} if after is None else {"Retry-After": str(after)}
-        return (xml_refusal if file else refusal)(Refusal(status, code, message), headers)
+            return xml_refusal(error) if exchange.file else refusal(error)
 
     async def _send(
-        self, request: web.Request, answer: Answer | Fault, *, file: bool, faults: RequestFaults
+        self, exchange: Exchange, answer: Answer, faults: RequestFaults
     ) -> web.StreamResponse:
-        if isinstance(answer, Fault):
-            return _drop(request, answer)
+        if answer.dropped is not None:
+            return drop(exchange.request, reset=answer.dropped == "reset")
         if answer.status >= 400:
             self._service.ledger.rejected[str(answer.status)] += 1
-        headers = service_headers(self._service.clock.moment(), file=file) | answer.headers
-        if answer.no_length:
-            return await _stream_until_close(request, answer, headers)
-        corrupt, truncate = faults.take("corrupt"), faults.take("truncate")
-        if corrupt is None and truncate is None and answer.chunks is None:
-            return web.Response(status=answer.status, headers=headers, body=answer.body or None)
-        return await _stream(request, answer, headers, corrupt, truncate)
+        headers = service_headers(self._service.clock.moment(), file=exchange.file)
+        plan = Plan(headers | answer.headers, answer.length)
+        for fault in faults.take_each(OnWire):
+            fault.send(plan)
+        return await send(exchange.request, answer, plan)
 
 
-async def _stream(
-    request: web.Request,
-    answer: Answer,
-    headers: dict[str, str],
-    corrupt: Fault | None,
-    truncate: Fault | None,
-) -> web.StreamResponse:
-    record: dict[str, Any] = answer.record if answer.record is not None else {}
-    response = web.StreamResponse(status=answer.status, headers=headers)
-    response.content_length = answer.length
-    limit = answer.length
-    if truncate is not None:
-        limit = min(int(truncate.params.get("bytes", limit // 2)), limit)
-    flipped = int(corrupt.params.get("at", answer.length // 2)) if corrupt is not None else -1
-    sent = 0
-    try:
-        await response.prepare(request)
-        async for part in answer.parts():
-            if sent <= flipped < sent + len(part):
-                sending = _flip(part, flipped - sent)[: limit - sent]
-            else:
-                sending = part[: limit - sent]
-            await response.write(sending)
-            sent += len(sending)
-            # At once: whoever has the last byte may look at the ledger next.
-            record |= {"bytes": sent, "complete": truncate is None and sent == answer.length}
-            if sent == limit:
-                break
-        if truncate is not None:
-            return _drop(request, truncate, response)
-        record["complete"] = sent == answer.length
-        await response.write_eof()
-    except ConnectionError:
-        pass
-    return response
-
-
-async def _stream_until_close(
-    request: web.Request, answer: Answer, headers: dict[str, str]
-) -> web.StreamResponse:
-    # By hand: aiohttp would send an answer without a length in chunks, whose end can be seen.
-    lines = [f"{name}: {value}" for name, value in {**headers, "Connection": "close"}.items()]
-    transport = request.transport
-    if transport is not None:
-        head = "\r\n".join([f"HTTP/1.1 {answer.status} OK", *lines])
-        transport.write(f"{head}\r\n\r\n".encode())
-        async for part in answer.parts():
-            transport.write(part)
-        transport.close()
-    if answer.record is not None:
-        answer.record |= {"bytes": answer.length, "complete": True}
-    return web.Response()
-
-
-def _drop(
-    request: web.Request, fault: Fault, response: web.StreamResponse | None = None
-) -> web.StreamResponse:
-    transport = request.transport
-    if transport is not None:
-        connection = transport.get_extra_info("socket")
-        if fault.params.get("reset") and connection is not None:
-            linger = struct.pack("ii", 1, 0)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        transport.abort()
-    return response if response is not None else web.Response()
-
-
-def _flip(part: bytes, at: int) -> bytes:
-    changed = bytearray(part)
-    changed[at] ^= 1
-    return bytes(changed)
-
-
-def _body(fault: Fault) -> bytes:
-    body = fault.params.get("body")
-    return _HTML if body is None else str(body).encode()
+async def _changed(answer: Answer, exchange: Exchange, faults: RequestFaults) -> Answer:
+    for bending in faults.take_each(Bending, lambda fault: fault.applies(answer)):
+        bending.bend(answer)
+    for pause in faults.take_each(After):
+        await pause.pause()
+    if replacing := faults.take(Replacing, lambda fault: fault.applies(answer)):
+        return await replacing.replace(answer, exchange)
+    return answer
 
 
 def _login(request: web.Request) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The sandbox's clock: real time that a test can move."""
+"""The sandbox's clock, which a test can move or give."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """The real time plus what it has been advanced by."""
+    """
+    A time plus what it has been advanced by.
 
-    def __init__(self) -> None:
+    :param source: returns seconds since 1970; the real time if left out.
+    """
+
+    def __init__(self, source: Callable[[], float] = time.time) -> None:
+        self._source = source
         self._offset = 0.0
         self.on_change: Callable[[], None] | None = None
 
     def now(self) -> float:
         """Return the sandbox's time in seconds since 1970."""
-        return time.time() + self._offset
+        return self._source() + self._offset
 
     def moment(self) -> datetime:
         """Return the sandbox's time as a UTC instant."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from airflow_provider_bulkexports.sandbox.settings import Refusal
+from airflow_provider_bulkexports.sandbox.refusal import Refusal
 
 if TYPE_CHECKING:
-    from airflow_provider_bulkexports.sandbox.faults import FaultBook
+    from airflow_provider_bulkexports.sandbox.faults.book import FaultBook
     from airflow_provider_bulkexports.sandbox.service import Service
 
 __all__ = ["add_control_routes"]

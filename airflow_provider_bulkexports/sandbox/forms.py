@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from airflow_provider_bulkexports.api.request import ResourceType
-from airflow_provider_bulkexports.sandbox.settings import Refusal
+from airflow_provider_bulkexports.sandbox.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_bulkexports.api.request import ResourceType
 
-__all__ = ["CustomJob", "DayPlan", "plan_days"]
+__all__ = ["EMPTY_FORMS", "CustomJob", "DayPlan", "plan_days"]
+
+EMPTY_FORMS = ("absent", "not_found", "zero_bytes", "empty_gzip")
+"""What an empty day may look like: not listed, listed but 404, no bytes, gzip of nothing."""
 
 _WAITING = 0.2
 _WINDOW = 0.4
@@ -27,7 +30,7 @@ class DayPlan:
     :param runs_at: when the day leaves Submitted.
     :param ends_at: when it takes the last word of its walk.
     :param walk: status words from ``runs_at`` on; all but the last share the time evenly.
-    :param empty: how the day's file looks if the day is empty, None if it has records.
+    :param empty: how the day file looks if the day is empty, None if it has records.
     """
 
     runs_at: float
@@ -74,6 +77,8 @@ class CustomJob:
     :param number: counts the jobs of a sandbox; the order of the Jobs list.
     :param plans: what becomes of each day.
     :param grace: seconds that running days take to stop after a deletion.
+    :param deleted_at: when it was deleted unfinished, None if it was not.
+    :param removed_at: when a deletion took it off list and fetch, None if none did.
     """
 
     sid: str
@@ -89,12 +94,13 @@ class CustomJob:
     webhook_url: str | None = None
     webhook_method: str | None = None
     email: str | None = None
-    deleted_at: float | None = field(default=None)
+    deleted_at: float | None = None
+    removed_at: float | None = None
 
     def word(self, day: date, now: float) -> str:
         """Return the status word of one of the job's days."""
         plan = self.plans[day]
-        if self.deleted_at is None:
+        if self.deleted_at is None or now < self.deleted_at:
             return plan.word_at(now)
         word = plan.word_at(min(now, self.deleted_at))
         if Status.parse(word).is_final:
@@ -139,8 +145,8 @@ class CustomJob:
         """When the last day is planned to end."""
         return max(plan.ends_at for plan in self.plans.values())
 
-    def file_made_at(self, day: date) -> float | None:
-        """Return when the day's file is made, None if it never is."""
+    def file_created_at(self, day: date) -> float | None:
+        """Return when the day file is created, None if it never is."""
         plan = self.plans[day]
         if self.deleted_at is not None and plan.ends_at > self.deleted_at:
             return None

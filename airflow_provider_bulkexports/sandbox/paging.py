@@ -8,14 +8,14 @@ import json
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
-from airflow_provider_bulkexports.sandbox.settings import Refusal
+from airflow_provider_bulkexports.sandbox.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Page", "cut"]
+__all__ = ["Page", "beyond", "cut"]
 
 Item = TypeVar("Item")
 Key = tuple[Any, ...]
@@ -23,6 +23,7 @@ Key = tuple[Any, ...]
 _STATED_SIZE = 50
 _REAL_SIZE = 10
 _PREFIX = "PT"
+_LAST = 1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,19 @@ def cut(
             "key": name,
         },
     )
+
+
+def beyond(url: str) -> str:
+    """
+    Return the address of an empty page after all others, with a token of its own.
+
+    :param url: address of a page.
+    """
+    address = urlsplit(url)
+    query = {name: values[0] for name, values in parse_qs(address.query).items()}
+    number = int(query["Page"]) + 1
+    fields = {**query, "Page": number, "PageToken": _token((_LAST, number))}
+    return address._replace(query=urlencode(fields)).geturl()
 
 
 def _whole(query: Mapping[str, str], name: str, least: int, most: int | None) -> int:

@@ -37,7 +37,7 @@ _BODIES = (
 @dataclass(frozen=True, slots=True)
 class FileKey:
     """
-    What decides the bytes of a day's file.
+    What decides the bytes of a day file.
 
     :param form: ``records`` for a file with records, else how an empty one looks:
         ``zero_bytes`` or ``empty_gzip``.
@@ -78,7 +78,7 @@ def records(seed: int, key: FileKey, count: int, repeated: int = 0) -> Iterator[
 
 
 def day_file(seed: int, key: FileKey, count: int, repeated: int = 0) -> Iterator[bytes]:
-    """Yield the parts of a day's file: gzip, one JSON object a line."""
+    """Yield the parts of a day file: gzip, one JSON object a line."""
     if key.form == "zero_bytes":
         return
     compressor = zlib.compressobj(6, zlib.DEFLATED, 31)
@@ -96,7 +96,7 @@ def day_file(seed: int, key: FileKey, count: int, repeated: int = 0) -> Iterator
 
 class Archive:
     """
-    Make day files when they are asked for; remember all sizes and the last small files.
+    Create day files when they are asked for; remember all sizes and the last small files.
 
     :param seed: another seed gives other records.
     :param count: records in a day.

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from airflow_provider_bulkexports.sandbox.answers import Answer, json_answer
+from airflow_provider_bulkexports.sandbox.faults.stages import Creating, Reading, Scripting
 from airflow_provider_bulkexports.sandbox.forms import read_day, read_resource_type
 from airflow_provider_bulkexports.sandbox.paging import Page, cut
-from airflow_provider_bulkexports.sandbox.settings import Refusal
+from airflow_provider_bulkexports.sandbox.refusal import Refusal
+from airflow_provider_bulkexports.sandbox.view import View
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from airflow_provider_bulkexports.api.request import ResourceType
-    from airflow_provider_bulkexports.sandbox.faults import RequestFaults
+    from airflow_provider_bulkexports.sandbox.faults.book import RequestFaults
+    from airflow_provider_bulkexports.sandbox.jobs import CustomJob
     from airflow_provider_bulkexports.sandbox.service import Link, ProducedFile, Service
 
 __all__ = ["Routes"]
@@ -36,37 +39,44 @@ class Routes:
 
     async def fetch_export(self, request: web.Request, _: str, __: RequestFaults) -> Answer:
         """Answer with a resource type's links."""
-        kind = _resource_type(request)
-        url = f"{_origin(request)}/v1/Exports/{kind}"
+        resource_type = _resource_type(request)
+        url = f"{_origin(request)}/v1/Exports/{resource_type}"
         links = {
             "days": f"{url}/Days",
             "export_custom_jobs": f"{url}/Jobs",
             "jobs": f"{_origin(request)}/v1/Exports/Jobs",
         }
-        return json_answer({"resource_type": str(kind), "url": url, "links": links})
+        return json_answer({"resource_type": str(resource_type), "url": url, "links": links})
 
     async def create_job(self, request: web.Request, account: str, faults: RequestFaults) -> Answer:
-        """Make a job."""
-        kind, form = _resource_type(request), await _form(request)
-        scripted = faults.take_all("job_outcome", "empty_day")
-        job = self._service.create_job(account, kind, form, scripted)
-        return json_answer(self._service.describe(job, created=True), 201)
+        """Create a job."""
+        resource_type, form = _resource_type(request), await _form(request)
+        now = self._service.clock.now()
+
+        def deliver(moment: float) -> CustomJob:
+            scripts = faults.take_all(Scripting)
+            return self._service.create_job(account, resource_type, form, moment, scripts)
+
+        fault = faults.take(Creating)
+        created = fault.create(deliver, now, self._service.deliveries) if fault else deliver(now)
+        if isinstance(created, Answer):
+            return created
+        return json_answer(self._service.describe(created, now, created=True), 201)
 
     async def list_jobs(self, request: web.Request, account: str, faults: RequestFaults) -> Answer:
         """List the jobs of a type."""
-        kind, lag = _resource_type(request), faults.take("list_lag")
-        jobs = self._service.jobs(account, kind, lag.params["seconds"] if lag else 0)
-        page = _page(request, [((job.number,), job) for job in jobs], "jobs", _MOST_JOBS, faults)
-        items = [self._service.describe(job) for job in page.items]
-        _bend_details(items, faults)
+        resource_type, view = _resource_type(request), self._view(faults)
+        jobs = self._service.jobs(account, resource_type, view)
+        page = _page(request, [((job.number,), job) for job in jobs], "jobs", _MOST_JOBS)
+        items = [self._service.describe(job, view.moment) for job in page.items]
         return json_answer({"jobs": items, "meta": page.meta})
 
     async def fetch_job(self, request: web.Request, account: str, faults: RequestFaults) -> Answer:
         """Answer with one job."""
-        job = self._service.job(account, request.match_info["JobSid"])
-        body = self._service.describe(job)
+        view = self._view(faults)
+        job = self._service.job(account, request.match_info["JobSid"], view)
+        body = self._service.describe(job, view.moment)
         body["url"] = f"{_origin(request)}/v1/Exports/Jobs/{job.sid}"
-        _bend_details([body], faults)
         return json_answer(body)
 
     async def delete_job(self, request: web.Request, account: str, _: RequestFaults) -> Answer:
@@ -76,27 +86,25 @@ class Routes:
 
     async def list_days(self, request: web.Request, account: str, faults: RequestFaults) -> Answer:
         """List the day files of a type."""
-        kind = _resource_type(request)
+        resource_type = _resource_type(request)
         files = [
-            ((file.made_at, file.job.number, file.day.isoformat()), file)
-            for file in self._service.files(account, kind)
+            ((file.created_at, file.job.number, file.day.isoformat()), file)
+            for file in self._service.files(account, resource_type, self._view(faults))
             if file.listed
         ]
-        page = _page(request, files, "days", _MOST_DAYS, faults)
+        page = _page(request, files, "days", _MOST_DAYS)
         items = [await self._day_json(file) for file in page.items]
         return json_answer({"days": items, "meta": page.meta})
 
     async def fetch_day(self, request: web.Request, account: str, faults: RequestFaults) -> Answer:
-        """Redirect to a day's file."""
-        kind = _resource_type(request)
+        """Redirect to a day file."""
+        resource_type = _resource_type(request)
         try:
             day = read_day(request.match_info["Day"], "Day")
         except Refusal:
             raise Refusal.not_found(request.path) from None
-        signature, link = self._service.sign(account, kind, day)
+        signature, link = self._service.sign(account, resource_type, day, self._view(faults))
         url = _origin(request) + _signed_path(signature, link, self._service)
-        if fault := faults.take("redirect"):
-            url = fault.params["url"]
         return json_answer({"redirect_to": url}, 307, {"Location": url})
 
     async def fetch_configuration(
@@ -109,12 +117,12 @@ class Routes:
         self, request: web.Request, account: str, _: RequestFaults
     ) -> Answer:
         """Change a type's daily export."""
-        kind = _resource_type(request)
-        self._service.configure(account, kind, await _form(request))
-        return self._configuration(request, account, kind)
+        resource_type = _resource_type(request)
+        self._service.configure(account, resource_type, await _form(request))
+        return self._configuration(request, account, resource_type)
 
     async def download(self, request: web.Request, _: str, __: RequestFaults) -> Answer:
-        """Serve a day's file to whoever has a fresh link."""
+        """Serve a day file to whoever has a fresh link."""
         if "Authorization" in request.headers:
             raise Refusal(400, 0, "InvalidArgument: Only one auth mechanism allowed")
         file = self._service.open_link(request.query.get("X-Amz-Signature", ""))
@@ -137,25 +145,33 @@ class Routes:
             record=record,
         )
 
+    def _view(self, faults: RequestFaults) -> View:
+        view = View.of(self._service.clock.now())
+        for fault in faults.take_each(Reading):
+            view = fault.view(view)
+        return view
+
     async def _day_json(self, file: ProducedFile) -> dict[str, Any]:
         return {
             "day": file.day.isoformat(),
             "size": await self._service.archive.size(file.key),
-            "create_date": _utc(file.made_at).date().isoformat(),
+            "create_date": _utc(file.created_at).date().isoformat(),
             # Seen in this list, and only here: hyphens come back escaped.
             "friendly_name": file.job.friendly_name.replace("-", "\\-"),
             "resource_type": str(file.job.resource_type),
         }
 
-    def _configuration(self, request: web.Request, account: str, kind: ResourceType) -> Answer:
-        known = self._service.configuration(account, kind)
+    def _configuration(
+        self, request: web.Request, account: str, resource_type: ResourceType
+    ) -> Answer:
+        known = self._service.configuration(account, resource_type)
         return json_answer(
             {
                 "enabled": known.enabled,
                 "webhook_url": known.webhook_url or "",
                 "webhook_method": known.webhook_method or "",
-                "resource_type": str(kind),
-                "url": f"{_origin(request)}/v1/Exports/{kind}/Configuration",
+                "resource_type": str(resource_type),
+                "url": f"{_origin(request)}/v1/Exports/{resource_type}/Configuration",
             }
         )
 
@@ -176,28 +192,10 @@ async def _form(request: web.Request) -> dict[str, str]:
 
 
 def _page(
-    request: web.Request,
-    items: list[tuple[tuple[Any, ...], Any]],
-    name: str,
-    most: int,
-    faults: RequestFaults,
+    request: web.Request, items: list[tuple[tuple[Any, ...], Any]], name: str, most: int
 ) -> Page[Any]:
     url = f"{_origin(request)}{request.path}"
-    page = cut(items, request.query, url=url, name=name, most=most)
-    if faults.take("loop_page"):
-        page.meta["next_page_url"] = page.meta["url"]
-    if fault := faults.take("evil_page"):
-        page.meta["next_page_url"] = fault.params["url"]
-    return page
-
-
-def _bend_details(jobs: list[dict[str, Any]], faults: RequestFaults) -> None:
-    word, null_days = faults.take("status_word"), faults.take("null_days")
-    for group in (group for job in jobs for group in job["details"]):
-        if word:
-            group["status"] = word.params.get("word", "Paused")
-        if null_days:
-            group["days"] = None
+    return cut(items, request.query, url=url, name=name, most=most)
 
 
 def _utc(moment: float) -> datetime:
@@ -206,9 +204,9 @@ def _utc(moment: float) -> datetime:
 
 def _signed_path(signature: str, link: Link, service: Service) -> str:
     job, day = link.file.job, link.file.day
-    made = _utc(link.file.made_at).strftime("%Y%m%d%H%M%S")
+    created = _utc(link.file.created_at).strftime("%Y%m%d%H%M%S")
     owner = f"account={job.account_sid}"
-    parts = ("daily", f"day={day}", f"type={job.resource_type}", owner, f"created_time={made}")
+    parts = ("daily", f"day={day}", f"type={job.resource_type}", owner, f"created_time={created}")
     query = {
         "X-Amz-Security-Token": "sandbox",
         "X-Amz-Algorithm": "AWS4-HMAC-SHA256",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aiohttp import web
 
 from airflow_provider_bulkexports.sandbox.application import build_application
-from airflow_provider_bulkexports.sandbox.faults import FaultBook
+from airflow_provider_bulkexports.sandbox.clock import Clock
+from airflow_provider_bulkexports.sandbox.faults.book import FaultBook
 from airflow_provider_bulkexports.sandbox.service import Service
 from airflow_provider_bulkexports.sandbox.settings import (
     DEFAULT_ACCOUNT_SID,
@@ -39,6 +42,8 @@ class Sandbox:
     :param account_sid: the first account.
     :param auth_token: its token.
     :param faults: how it misbehaves from the start.
+    :param now: returns the sandbox's time in seconds since 1970, so that a test can freeze or
+        skew it; the real time if left out. Called in the server's thread.
     :param settings: fields of
         :class:`~airflow_provider_bulkexports.sandbox.settings.Settings`, such as ``speed``,
         ``records``, ``seed`` and ``job_seconds``.
@@ -52,14 +57,16 @@ class Sandbox:
         account_sid: str = DEFAULT_ACCOUNT_SID,
         auth_token: str = DEFAULT_AUTH_TOKEN,
         faults: Iterable[dict[str, Any]] = (),
+        now: Callable[[], float] = time.time,
         **settings: Any,
     ) -> None:
         self.account_sid = account_sid
         self.auth_token = auth_token
         self.url = ""
         self._host, self._port = host, port
-        self._faults = FaultBook(faults)
-        self._service = Service(Settings(**settings))
+        clock = Clock(now)
+        self._faults = FaultBook(clock, faults)
+        self._service = Service(Settings(**settings), clock)
         self._service.accounts.add(account_sid, auth_token)
         self._runner: web.AppRunner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -121,10 +128,46 @@ class Sandbox:
         """Return what really happened: jobs, charged days, requests, downloads, webhooks."""
         return self._call(self._service.ledger_json)
 
+    def connection(self, **changes: Any) -> str:
+        """
+        Return an Airflow connection to the sandbox, as JSON for ``AIRFLOW_CONN_<ID>``.
+
+        :param changes: fields to set or replace, such as ``login`` or ``extra``.
+        """
+        fields = {
+            "conn_type": "twilio_bulkexports",
+            "login": self.account_sid,
+            "password": self.auth_token,
+            "extra": {"base_url": self.url},
+        }
+        return json.dumps(fields | changes)
+
+    def requests(self, route: str | None = None) -> int:
+        """
+        Return how many requests have come, refused ones included.
+
+        :param route: counts those to one route, such as ``create_job``.
+        """
+        counts: dict[str, int] = self.ledger()["requests"]
+        return sum(counts.values()) if route is None else counts.get(route, 0)
+
+    def jobs(self, live: bool = False) -> list[dict[str, Any]]:
+        """
+        Return the jobs of the ledger, oldest first.
+
+        :param live: leaves out the deleted ones.
+        """
+        jobs: list[dict[str, Any]] = self.ledger()["jobs"]
+        return [job for job in jobs if not (live and job["deleted"])]
+
     def add_fault(self, fault: dict[str, Any]) -> None:
         """
         Add a fault.
 
+        :param fault: a ``kind`` with its own arguments; the name of a ``route``, or ``*`` for
+            every route that the kind fits; and whom it strikes: so many ``times``, 1 if left
+            out and -1 for ever, ``after`` so many requests, and while it is ``lasting``, in
+            seconds by the sandbox's clock. With ``lasting``, ``times`` is -1 if left out.
         :raises ValueError: if there is no such fault.
         """
         self._call(lambda: self._faults.add(fault))

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bulkexports.api.job import JobState, Status
 from airflow_provider_bulkexports.sandbox.accounts import Accounts, Configuration
-from airflow_provider_bulkexports.sandbox.clock import Clock
+from airflow_provider_bulkexports.sandbox.deliveries import Deliveries
 from airflow_provider_bulkexports.sandbox.forms import JobForm, check_webhook
 from airflow_provider_bulkexports.sandbox.jobs import CustomJob, plan_days
 from airflow_provider_bulkexports.sandbox.ledger import Ledger
 from airflow_provider_bulkexports.sandbox.records import Archive, FileKey, is_empty_day
-from airflow_provider_bulkexports.sandbox.settings import Refusal, Settings
+from airflow_provider_bulkexports.sandbox.refusal import Refusal
+from airflow_provider_bulkexports.sandbox.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from airflow_provider_bulkexports.api.request import ResourceType
-    from airflow_provider_bulkexports.sandbox.faults import Fault
+    from airflow_provider_bulkexports.sandbox.clock import Clock
+    from airflow_provider_bulkexports.sandbox.faults.stages import Scripting
+    from airflow_provider_bulkexports.sandbox.settings import Settings
 
 __all__ = ["Link", "ProducedFile", "Service"]
 
@@ -31,11 +34,11 @@ _STOPPING = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ProducedFile:
-    """A day's file as one job made it."""
+    """A day file as one job created it."""
 
     job: CustomJob
     day: date
-    made_at: float
+    created_at: float
 
     @property
     def listed(self) -> bool:
@@ -67,36 +70,46 @@ class Service:
     """
     All state of a sandbox, computed from the clock when it is asked for.
 
+    Whoever looks calls :meth:`catch_up` first.
+
     :param settings: how it behaves.
+    :param clock: its time.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock) -> None:
         self.settings = settings
-        self.clock = Clock()
+        self.clock = clock
+        self.deliveries = Deliveries()
         self.ledger = Ledger()
         self.archive = Archive(settings.seed, settings.records, settings.repeated_rows)
         self.accounts = Accounts(settings)
         self._jobs: dict[str, CustomJob] = {}
         self._links: dict[str, Link] = {}
 
+    def catch_up(self) -> None:
+        """Let in what has been on its way until now."""
+        self.deliveries.arrive(self.clock.now())
+
     def create_job(
         self,
         account_sid: str,
         resource_type: ResourceType,
         form: Mapping[str, str],
-        scripted: Iterable[Fault] = (),
+        now: float,
+        scripts: Iterable[Scripting] = (),
     ) -> CustomJob:
         """
-        Make a job and charge its days.
+        Create a job and charge its days.
 
-        :param scripted: faults of kind ``job_outcome`` and ``empty_day`` that stick to it.
+        :param now: when, in seconds since 1970 by the sandbox's clock.
+        :param scripts: faults that stick to it; looked at when it is sure to be created.
         :raises Refusal: with status 400, or as the settings say over the quota.
         """
-        fields = JobForm.parse(form, self.clock.moment().date())
+        today = datetime.fromtimestamp(now, UTC).date()
+        fields = JobForm.parse(form, today)
         days = fields.days()
-        self.accounts.charge(account_sid, len(days), self.clock.moment().date())
+        self.accounts.charge(account_sid, len(days), today)
         self.ledger.charged_days += len(days)
-        now = self.clock.now()
         seconds = self.settings.seconds_for(len(days))
         number = len(self._jobs)
         plans = plan_days(days, now, seconds, random.Random(f"{self.settings.seed}/job/{number}"))
@@ -119,88 +132,90 @@ class Service:
             webhook_method=fields.webhook_method,
             email=fields.email,
         )
-        for fault in scripted:
-            _script(job, fault, self.settings.empty_form)
+        for fault in scripts:
+            fault.script(job, self.settings.empty_form)
         self._jobs[job.sid] = job
         self.accounts[account_sid].jobs[resource_type].append(job)
         return job
 
-    def jobs(
-        self, account_sid: str, resource_type: ResourceType, lag: float = 0
-    ) -> list[CustomJob]:
-        """
-        Return the jobs of a type that are still listed, oldest first.
+    def jobs(self, account_sid: str, resource_type: ResourceType, view: View) -> list[CustomJob]:
+        """Return the jobs of a type that are still listed, oldest first."""
+        jobs = self.accounts[account_sid].jobs[resource_type]
+        return [job for job in jobs if self._shown(job, view)]
 
-        :param lag: leaves out jobs younger than this many seconds.
-        """
-        now = self.clock.now()
-        return [
-            job
-            for job in self.accounts[account_sid].jobs[resource_type]
-            if not self._expired(job, now) and (not lag or job.created_at <= now - lag)
-        ]
-
-    def job(self, account_sid: str, sid: str) -> CustomJob:
+    def job(self, account_sid: str, sid: str, view: View) -> CustomJob:
         """
         Return a job.
 
-        :raises Refusal: with status 404 for a foreign, unknown or expired one.
+        :raises Refusal: with status 404 for a foreign, unknown, hidden or expired one.
         """
         job = self._jobs.get(sid)
-        if job is None or job.account_sid != account_sid or self._expired(job, self.clock.now()):
+        if job is None or job.account_sid != account_sid or not self._shown(job, view):
             raise Refusal.not_found(f"/v1/Exports/Jobs/{sid}")
         return job
 
     def every_job(self) -> Iterable[CustomJob]:
-        """Return every job ever made."""
+        """Return every job ever created."""
         return self._jobs.values()
 
     def delete_job(self, account_sid: str, sid: str) -> None:
         """
         Delete an unfinished job; no day is given back.
 
-        :raises Refusal: with status 404, unless the settings say 204 for a finished one.
+        :raises Refusal: with status 404, also for a finished one unless the settings say other.
         """
-        job, now = self.job(account_sid, sid), self.clock.now()
+        now = self.clock.now()
+        job = self.job(account_sid, sid, View.of(now))
         if job.deleted_at is None and job.state(now) is JobState.ACTIVE:
             job.deleted_at = now
-        elif self.settings.delete_finished_status == 404:
+            if self.settings.deleted_jobs == "gone":
+                job.removed_at = now
+        elif self.settings.delete_finished == "removes":
+            job.removed_at = now
+        elif self.settings.delete_finished == "404":
             raise Refusal.not_found(f"/v1/Exports/Jobs/{sid}")
 
-    def describe(self, job: CustomJob, *, created: bool = False) -> dict[str, Any]:
+    def describe(self, job: CustomJob, moment: float, *, created: bool = False) -> dict[str, Any]:
         """
         Return a job as JSON.
 
+        :param moment: the time whose state is shown.
         :param created: leaves the details null, as in the answer to a creation.
         """
-        now = self.clock.now()
-        return job.as_json(self._position(job, now), None if created else job.details(now))
+        details = None if created else job.details(moment)
+        return job.as_json(self._position(job, moment), details)
 
-    def files(self, account_sid: str, resource_type: ResourceType) -> list[ProducedFile]:
-        """Return the newest file of each day, in the order in which they were made."""
-        now = self.clock.now()
+    def files(
+        self, account_sid: str, resource_type: ResourceType, view: View
+    ) -> list[ProducedFile]:
+        """Return the newest file of each day, in the order in which they were created."""
+        now, lag = view.moment, self.settings.file_lag
         newest: dict[date, ProducedFile] = {}
         for job in self.accounts[account_sid].jobs[resource_type]:
             if job.created_at > now or job.ends_at + _RETENTION <= now:
                 continue
             for day in job.plans:
-                made_at = job.file_made_at(day)
-                if (
-                    made_at is None
-                    or not made_at + self.settings.file_lag <= now < made_at + _RETENTION
-                ):
+                created_at = job.file_created_at(day)
+                if created_at is None or not now < created_at + _RETENTION:
                     continue
-                if day not in newest or newest[day].made_at <= made_at:
-                    newest[day] = ProducedFile(job, day, made_at)
-        return sorted(newest.values(), key=lambda file: (file.made_at, file.job.number, file.day))
+                name = f"{self.settings.seed}/omit/{resource_type}/{day}"
+                if not view.shows(created_at + lag, name):
+                    continue
+                if day not in newest or newest[day].created_at <= created_at:
+                    newest[day] = ProducedFile(job, day, created_at)
+        return sorted(
+            newest.values(), key=lambda file: (file.created_at, file.job.number, file.day)
+        )
 
-    def sign(self, account_sid: str, resource_type: ResourceType, day: date) -> tuple[str, Link]:
+    def sign(
+        self, account_sid: str, resource_type: ResourceType, day: date, view: View
+    ) -> tuple[str, Link]:
         """
-        Return a new signature and link for a day's file.
+        Return a new signature and link for a day file.
 
         :raises Refusal: with status 404 for a day without a file.
         """
-        for file in self.files(account_sid, resource_type):
+        for file in self.files(account_sid, resource_type, view):
             if file.day == day and file.fetchable:
                 signature = secrets.token_hex(32)
                 link = Link(file, self.clock.now() + self.settings.link_seconds)
@@ -250,23 +265,9 @@ class Service:
 
     def ledger_json(self) -> dict[str, Any]:
         """Return the ledger as JSON."""
+        self.catch_up()
         now = self.clock.now()
-        return self.ledger.as_json(
-            [
-                {
-                    "job_sid": job.sid,
-                    "account_sid": job.account_sid,
-                    "resource_type": str(job.resource_type),
-                    "start_day": job.start_day.isoformat(),
-                    "end_day": job.end_day.isoformat(),
-                    "friendly_name": job.friendly_name,
-                    "created_at": datetime.fromtimestamp(job.created_at, UTC).isoformat(),
-                    "deleted": job.deleted_at is not None,
-                    "state": job.state(now).value,
-                }
-                for job in self._jobs.values()
-            ]
-        )
+        return self.ledger.as_json([_ledger_entry(job, now) for job in self._jobs.values()])
 
     def _position(self, job: CustomJob, now: float) -> int:
         # "0" finished, "1" running, "2" new: as seen; it can only go down.
@@ -277,26 +278,38 @@ class Service:
         older = (other for other in self._jobs.values() if other.number < job.number)
         return 2 + sum(_waiting(other, now) for other in older)
 
-    @staticmethod
-    def _expired(job: CustomJob, now: float) -> bool:
-        finished = job.finished_at
-        return finished is not None and now >= finished + _RETENTION
+    def _shown(self, job: CustomJob, view: View) -> bool:
+        finished, removed = job.finished_at, job.removed_at
+        return (
+            (finished is None or view.moment < finished + _RETENTION)
+            and (removed is None or view.moment < removed)
+            and view.shows(job.created_at, f"{self.settings.seed}/omit/{job.number}")
+        )
 
 
 def _waiting(job: CustomJob, now: float) -> bool:
-    return job.deleted_at is None and all(plan.runs_at > now for plan in job.plans.values())
+    return (job.deleted_at is None or now < job.deleted_at) and all(
+        plan.runs_at > now for plan in job.plans.values()
+    )
 
 
-def _script(job: CustomJob, fault: Fault, empty_form: str) -> None:
-    chosen = fault.params.get("days")
-    for day, plan in job.plans.items():
-        if chosen is not None and day.isoformat() not in chosen:
-            continue
-        if fault.kind == "empty_day":
-            plan.walk = (Status.RUNNING, Status.COMPLETED_EMPTY_RECORDS)
-            plan.empty = fault.params["how"]
-            continue
-        outcome = fault.params["outcome"]
-        plan.walk = (Status.RUNNING, outcome) if isinstance(outcome, str) else tuple(outcome)
-        empty = Status.parse(plan.walk[-1]) is Status.COMPLETED_EMPTY_RECORDS
-        plan.empty = (plan.empty or empty_form) if empty else None
+def _ledger_entry(job: CustomJob, now: float) -> dict[str, Any]:
+    finished = job.finished_at if job.finished_at is not None and job.finished_at <= now else None
+    return {
+        "job_sid": job.sid,
+        "account_sid": job.account_sid,
+        "resource_type": str(job.resource_type),
+        "start_day": job.start_day.isoformat(),
+        "end_day": job.end_day.isoformat(),
+        "days": len(job.plans),
+        "friendly_name": job.friendly_name,
+        "created_at": _iso(job.created_at),
+        "deleted_at": _iso(job.deleted_at),
+        "finished_at": _iso(finished),
+        "deleted": job.deleted_at is not None,
+        "state": job.state(now).value,
+    }
+
+
+def _iso(moment: float | None) -> str | None:
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat()

@@ -1,12 +1,12 @@
-"""What a sandbox can be told: its settings, and how it refuses a request."""
+"""What a sandbox can be told."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airflow_provider_bulkexports.sandbox.faults import EMPTY_FORMS
+from airflow_provider_bulkexports.sandbox.jobs import EMPTY_FORMS
 
-__all__ = ["DEFAULT_ACCOUNT_SID", "DEFAULT_AUTH_TOKEN", "Refusal", "Settings"]
+__all__ = ["DEFAULT_ACCOUNT_SID", "DEFAULT_AUTH_TOKEN", "Settings"]
 
 DEFAULT_ACCOUNT_SID = "AC" + "5a" * 16
 """Account of a sandbox that is not told another."""
@@ -28,12 +28,16 @@ class Settings:
     :param empty_form: what an empty day looks like, of ``absent``, ``not_found``,
         ``zero_bytes`` and ``empty_gzip``.
     :param repeated_rows: records of a day that come twice.
-    :param file_lag: seconds from a day's completion until its file can be had.
+    :param file_lag: seconds from a day's completion until its file is available.
     :param link_seconds: life of a signed link.
     :param quota_days: days an account and its subaccounts may request per UTC day.
     :param quota_status: HTTP status of a request over the quota; Twilio's is not documented.
     :param quota_code: Twilio code of a request over the quota.
-    :param delete_finished_status: 404 or 204, for deleting what is finished or deleted.
+    :param delete_finished: how a finished or deleted job is deleted, which is unknown:
+        ``404`` and ``204`` answer so and change nothing, ``removes`` answers 204 and takes the
+        job off list and fetch.
+    :param deleted_jobs: whether an unfinished job that is deleted stays ``listed``, with words
+        that say so, or is ``gone`` from list and fetch at once.
     :param editions: whether the account may switch on daily exports.
     :param webhook_copies: how often a webhook is called; Twilio was seen to call four times.
     """
@@ -50,7 +54,8 @@ class Settings:
     quota_days: int = 366
     quota_status: int = 400
     quota_code: int = 20001
-    delete_finished_status: int = 404
+    delete_finished: str = "404"
+    deleted_jobs: str = "listed"
     editions: bool = True
     webhook_copies: int = 1
 
@@ -63,35 +68,15 @@ class Settings:
             raise ValueError("records must not be negative")
         if self.empty_form not in EMPTY_FORMS:
             raise ValueError(f"empty_form is one of {', '.join(EMPTY_FORMS)}")
-        if self.delete_finished_status not in (204, 404):
-            raise ValueError("delete_finished_status is 204 or 404")
+        for name, allowed in (
+            ("delete_finished", ("404", "204", "removes")),
+            ("deleted_jobs", ("listed", "gone")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is one of {', '.join(allowed)}")
 
     def seconds_for(self, days: int) -> float:
         """Return how long a job of this many days takes."""
         if self.job_seconds is not None:
             return self.job_seconds
         return min(30 + 3 * days, 900) / self.speed
-
-
-class Refusal(Exception):
-    """
-    An answer of the API that is an error.
-
-    :param status: HTTP status.
-    :param code: Twilio's error code.
-    :param message: what is wrong.
-    """
-
-    def __init__(self, status: int, code: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-
-    @classmethod
-    def invalid(cls, message: str) -> Refusal:
-        """Return a refusal of a request's parameters."""
-        return cls(400, 20001, message)
-
-    @classmethod
-    def not_found(cls, what: str) -> Refusal:
-        """Return a refusal for a resource that is not there."""
-        return cls(404, 20404, f"The requested resource {what} was not found")

@@ -1,12 +1,16 @@
 import base64
 import gzip
+import re
 import time
 import zlib
 
 import pytest
 import requests
 
-from airflow_provider_bulkexports.sandbox.faults import KINDS, Fault
+from airflow_provider_bulkexports.sandbox.clock import Clock
+from airflow_provider_bulkexports.sandbox.faults.book import FaultBook
+from airflow_provider_bulkexports.sandbox.faults.catalogue import KINDS, list_faults
+from airflow_provider_bulkexports.sandbox.faults.fault import argument_name
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 
 LOST = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
@@ -19,7 +23,7 @@ def test_drop_before_does_nothing_and_answers_nothing(client):
         client.create()
     assert client.sandbox.ledger()["jobs"] == []
     assert client.create().status_code == 201
-    assert client.sandbox.ledger()["requests"] == {"POST /v1/Exports/{ResourceType}/Jobs": 2}
+    assert client.sandbox.ledger()["requests"] == {"create_job": 2}
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -110,17 +114,6 @@ def test_wrong_type_is_a_list(client):
     assert client.get("/v1/Exports/Calls").json() == []
 
 
-def test_list_lag_hides_young_jobs(client):
-    """A job may not be listed yet although it exists."""
-    fault = {"route": "list_jobs", "kind": "list_lag", "seconds": 3, "times": -1}
-    client.sandbox.add_fault(fault)
-    sid = client.create().json()["job_sid"]
-    assert client.get("/v1/Exports/Messages/Jobs").json()["jobs"] == []
-    assert client.get(f"/v1/Exports/Jobs/{sid}").status_code == 200
-    client.sandbox.advance(3.1)
-    assert len(client.get("/v1/Exports/Messages/Jobs").json()["jobs"]) == 1
-
-
 def test_loop_page_points_to_itself(client):
     """The next page may be this page again."""
     client.create()
@@ -207,25 +200,53 @@ def test_faults_over_http(client):
 
 
 @pytest.mark.parametrize(
-    "item",
+    ("item", "reason"),
     [
-        "drop",
-        {},
-        {"kind": "delay"},
-        {"kind": "delay", "seconds": "2"},
-        {"kind": "drop_after", "seconds": 2},
-        {"kind": "redirect", "route": "list_jobs", "url": "x"},
-        {"kind": "drop_after", "times": -2},
-        {"kind": "empty_day", "how": "maybe"},
-        {"kind": "job_outcome", "outcome": []},
-        {"kind": "status", "status": 503, "route": "nowhere"},
+        ("drop", "a fault is a JSON object, not str"),
+        ({}, "unknown kind None; there are delay, drop_before"),
+        ({"kind": "list_jobs"}, "unknown kind 'list_jobs'"),
+        ({"kind": "delay"}, "delay needs seconds"),
+        (
+            {"kind": "delay", "seconds": "2"},
+            "seconds of delay is a number of seconds from 0, not '2'",
+        ),
+        ({"kind": "delay", "seconds": float("nan")}, "not nan"),
+        ({"kind": "delay", "seconds": True}, "not True"),
+        ({"kind": "drop_after", "seconds": 2}, "drop_after has no argument seconds; it has reset"),
+        ({"kind": "loop_page", "url": "x"}, "has no argument url; it has none of its own"),
+        (
+            {"kind": "redirect", "route": "list_jobs", "url": "x"},
+            "redirect does not fit route 'list_jobs'; it fits fetch_day",
+        ),
+        ({"kind": "status", "status": 503, "route": "nowhere"}, "does not fit route 'nowhere'"),
+        ({"kind": "drop_after", "times": -2}, "times is a whole number from 0, or -1 for ever"),
+        ({"kind": "drop_after", "after": 0.5}, "after is a whole number from 0, not 0.5"),
+        ({"kind": "drop_after", "lasting": 0}, "lasting is a number of seconds above 0, not 0"),
+        ({"kind": "status", "status": 7}, "status of status is an HTTP status from 200 to 599"),
+        ({"kind": "empty_day", "how": "maybe"}, "how of empty_day is one of 'absent'"),
+        ({"kind": "empty_day", "days": ["2026-1-1"]}, "days of empty_day is a list of days"),
+        ({"kind": "job_outcome", "outcome": []}, "outcome of job_outcome is a status word, or"),
+        ({"kind": "other_file", "base64": "?"}, "base64 of other_file is base64"),
+        ({"kind": "other_file", "base64": "", "headers": {"X": 1}}, "is an object of texts"),
+        ({"kind": "twice", "seconds": 1, "answer": "second"}, "goes with seconds 0 only"),
+        ({"kind": "lag"}, "lag needs seconds, omit, or both"),
+        ({"kind": "lag", "omit": 2}, "omit of lag is a share from 0 to 1"),
+        ({"kind": "odd_item"}, "odd_item needs either item or fields"),
+        ({"kind": "odd_item", "item": 1, "fields": {}}, "odd_item needs either item or fields"),
+        (
+            {"kind": "odd_item", "fields": {}, "job_sid": "JS"},
+            "goes with fields and route list_jobs",
+        ),
+        ({"kind": "date"}, "date needs either skew or value"),
+        ({"kind": "trickle", "from": "tail"}, "from of trickle is one of 'head', 'body'"),
+        ({"kind": "bomb", "route": "download"}, "bomb does not fit route 'download'"),
     ],
     ids=str,
 )
-def test_a_misspelt_fault_is_refused(item):
-    """A fault that could never strike is an error, not a silent success."""
-    with pytest.raises(ValueError, match=r"\w"):
-        Fault.parse(item)
+def test_a_misspelt_fault_is_refused(item, reason):
+    """A fault that could never strike is an error that says what is allowed."""
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        FaultBook(Clock(), [item])
 
 
 def test_every_kind_has_a_test():
@@ -234,6 +255,31 @@ def test_every_kind_has_a_test():
 
     text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     assert [kind for kind in KINDS if f'"{kind}"' not in text] == []
+
+
+def test_the_list_of_faults_comes_from_their_classes():
+    """Every kind is listed with its routes, and every argument with what it may be."""
+    listed = list_faults()
+    for kind, fault in KINDS.items():
+        assert f"- `{kind}`: " in listed
+        assert all(f"  - `{argument_name(item)}`: " in listed for item in fault.arguments())
+    assert "- `trickle`: Sends `bytes` bytes, waits `seconds`" in listed
+    assert "  - `from`: one of 'head', 'body'; \"body\" if left out" in listed
+
+
+def test_one_of_a_kind_strikes_a_request_and_one_takes_its_place(client):
+    """Two pauses of a kind strike in turn; so do two faults that both replace the answer."""
+    for seconds in (0.1, 0.3):
+        client.sandbox.add_fault({"kind": "delay", "seconds": seconds})
+    client.sandbox.add_fault({"kind": "drop_after", "after": 1})
+    client.sandbox.add_fault({"kind": "bad_json", "after": 1})
+    started = time.monotonic()
+    client.get("/v1/Exports/Calls")
+    assert 0.1 <= time.monotonic() - started < 0.3
+    with pytest.raises(requests.ConnectionError):
+        client.get("/v1/Exports/Calls")
+    assert time.monotonic() - started >= 0.4
+    assert client.get("/v1/Exports/Calls").text.startswith("<html>")
 
 
 def test_faults_may_be_there_from_the_start():

@@ -182,3 +182,12 @@ def test_empty_days_have_four_faces(client, how, listed, status, content):
     if content is not None:
         got = client.file().content
         assert got == b"" if content == b"" else gzip.decompress(got) == b""
+
+
+def test_a_file_of_no_bytes_is_complete(client):
+    """The ledger says that all of a file without bytes was served."""
+    client.sandbox.add_fault({"kind": "empty_day", "how": "zero_bytes"})
+    client.create()
+    assert client.file().content == b""
+    (download,) = client.sandbox.ledger()["downloads"]
+    assert (download["bytes"], download["complete"]) == (0, True)

@@ -1,4 +1,5 @@
 import re
+from datetime import datetime
 
 import pytest
 
@@ -182,8 +183,57 @@ def test_deleting_a_running_job(start):
 @pytest.mark.parametrize("status", [404, 204])
 def test_deleting_a_finished_job(start, status):
     """What Twilio answers is unknown, so both answers can be had; the job stays done."""
-    client = start(delete_finished_status=status)
+    client = start(delete_finished=str(status))
     path = f"/v1/Exports/Jobs/{client.create().json()['job_sid']}"
     assert client.call("DELETE", path).status_code == status
     assert client.get(path).json()["details"][0]["status"] == "Completed"
     assert client.call("DELETE", path).status_code == status
+
+
+def test_deleting_a_finished_job_may_remove_it(start):
+    """Told to, the sandbox takes a finished job off list and fetch; its file stays."""
+    client = start(delete_finished="removes")
+    path = f"/v1/Exports/Jobs/{client.create().json()['job_sid']}"
+    assert client.call("DELETE", path).status_code == 204
+    assert client.get(path).status_code == 404
+    assert client.call("DELETE", path).status_code == 404
+    assert client.get("/v1/Exports/Messages/Jobs").json()["jobs"] == []
+    assert client.file().status_code == 200
+    (job,) = client.sandbox.jobs(live=True)
+    assert (job["state"], job["deleted_at"]) == ("completed", None)
+
+
+def test_a_deleted_job_may_be_gone_at_once(start):
+    """Told to, the sandbox does not list a job that was deleted before its end; it is charged."""
+    client = start(deleted_jobs="gone", job_seconds=100)
+    path = f"/v1/Exports/Jobs/{client.create().json()['job_sid']}"
+    assert client.call("DELETE", path).status_code == 204
+    assert client.get(path).status_code == 404
+    assert client.get("/v1/Exports/Messages/Jobs").json()["jobs"] == []
+    ledger = client.sandbox.ledger()
+    assert [job["deleted"] for job in ledger["jobs"]] == [True]
+    assert ledger["charged_days"] == 1
+
+
+@pytest.mark.parametrize(
+    "settings", [{"delete_finished": 204}, {"deleted_jobs": "hidden"}], ids=str
+)
+def test_a_setting_that_is_none_is_refused(start, settings):
+    """A word that a setting does not know is an error that names those it does."""
+    with pytest.raises(ValueError, match="is one of"):
+        start(**settings)
+
+
+def test_the_ledger_has_the_times_of_a_job(start):
+    """Each job has its days, and when it was created, deleted and done, null for not yet."""
+    client = start(job_seconds=100)
+    done, deleted = (client.create(EndDay=f"2026-01-0{last}").json()["job_sid"] for last in (1, 3))
+    client.call("DELETE", f"/v1/Exports/Jobs/{deleted}")
+    first, second = client.sandbox.jobs()
+    assert (first["job_sid"], first["days"], second["days"]) == (done, 1, 3)
+    assert (first["finished_at"], first["deleted_at"]) == (None, None)
+    assert second["created_at"] <= second["deleted_at"] == second["finished_at"]
+    client.sandbox.advance(100)
+    first, _ = client.sandbox.jobs()
+    took = [datetime.fromisoformat(first[name]) for name in ("created_at", "finished_at")]
+    assert (took[1] - took[0]).total_seconds() == pytest.approx(100)

@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import hmac
+import json
 import re
 import threading
 import time
@@ -121,10 +122,10 @@ def test_the_ledger_tells_what_happened(client):
     ledger = client.get("/_sandbox/ledger", auth=None).json()
     assert ledger == client.sandbox.ledger()
     assert ledger["requests"] == {
-        "POST /v1/Exports/{ResourceType}/Jobs": 1,
-        "GET /v1/Exports/{ResourceType}/Days/{Day}": 1,
-        "GET /_files/{Key}": 1,
-        "GET /v1/Exports/Jobs/{JobSid}": 1,
+        "create_job": 1,
+        "fetch_day": 1,
+        "download": 1,
+        "fetch_job": 1,
     }
     assert ledger["charged_days"] == 2
     assert ledger["rejected"] == {"404": 1}
@@ -201,9 +202,42 @@ def test_a_get_webhook_carries_its_fields_in_the_query(start, receiver):
     assert headers["X-Twilio-Signature"] == base64.b64encode(signed).decode()
 
 
+def test_the_webhook_of_a_late_job_is_called(start):
+    """A job that is created late calls its webhook without anybody asking for the job."""
+    client = start(job_seconds=0)
+    client.sandbox.add_fault({"kind": "late", "seconds": 0.2, "status": 504})
+    client.create(WebhookUrl="https://example.org/hook", WebhookMethod="POST")
+    webhooks = client.sandbox._service.ledger.webhooks
+    assert webhooks == []
+    wait_for(lambda: webhooks)
+
+
 def test_no_other_machine_is_ever_called(client):
     """A webhook elsewhere is recorded as not sent."""
     client.create(WebhookUrl="https://example.org/hook", WebhookMethod="POST")
     wait_for(lambda: client.sandbox.ledger()["webhooks"])
     (hook,) = client.sandbox.ledger()["webhooks"]
     assert (hook["url"], hook["sent"]) == ("https://example.org/hook", False)
+
+
+def test_a_test_asks_for_requests_and_live_jobs(start):
+    """Requests are counted by route or at all; a deleted job is a job, but no live one."""
+    client = start(job_seconds=100)
+    deleted, kept = (client.create().json()["job_sid"] for _ in range(2))
+    client.call("DELETE", f"/v1/Exports/Jobs/{deleted}")
+    asked = client.sandbox.requests
+    assert (asked(), asked("create_job"), asked("list_jobs")) == (3, 2, 0)
+    assert [job["job_sid"] for job in client.sandbox.jobs()] == [deleted, kept]
+    assert [job["job_sid"] for job in client.sandbox.jobs(live=True)] == [kept]
+
+
+def test_a_sandbox_is_an_airflow_connection(sandbox):
+    """Its connection is JSON with login, password and address; each field can be another."""
+    fields = json.loads(sandbox.connection())
+    assert fields == {
+        "conn_type": "twilio_bulkexports",
+        "login": sandbox.account_sid,
+        "password": sandbox.auth_token,
+        "extra": {"base_url": sandbox.url},
+    }
+    assert json.loads(sandbox.connection(login="other")) == fields | {"login": "other"}
