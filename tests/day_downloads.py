@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DAY = date(2026, 1, 1)
-LINK = "GET /v1/Exports/{ResourceType}/Days/{Day}"
-FILE = "GET /_files/{Key}"
+LINK = "fetch_day"
+FILE = "download"
 LINES = b"".join(
     b'{"sid":"SM%032x","body":"Your parcel is here"}\n' % number for number in range(500)
 )
@@ -51,7 +51,7 @@ class Exported:
         self.fault("other_file", base64=encoded, **({"times": -1} | fields))
 
     def asked(self, route: str) -> int:
-        return int(self.sandbox.ledger()["requests"].get(route, 0))
+        return self.sandbox.requests(route)
 
     @property
     def listed_size(self) -> int:

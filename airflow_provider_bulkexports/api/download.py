@@ -1,4 +1,4 @@
-"""One exported day's file: fetched over its signed link, checked to the last byte while it streams.
+"""One exported day file: fetched over its signed link, checked to the last byte while it streams.
 
 Whoever has a signed link has the file, so no link leaves this module: not in an error, not in a
 log. The session that opens it knows nothing of the API's: no login, no cookies, no headers of its.
@@ -27,7 +27,6 @@ from airflow_provider_bulkexports import __version__
 from airflow_provider_bulkexports.api.errors import BadData, LinkRefused, NotFound, Retryable
 from airflow_provider_bulkexports.api.gzip_check import DayFileCheck, Limits
 from airflow_provider_bulkexports.api.retry import (
-    LONGEST_WAIT,
     Failure,
     backoff,
     failure_of_status,
@@ -52,6 +51,9 @@ TRIES = 3
 MISSING_TRIES = 5
 """Askings for a file that should be there: it may come seconds after its day is complete."""
 
+LONGEST_WAIT = 60.0
+"""Seconds slept at most between two tries."""
+
 _TIMEOUT = (5.0, 30.0)
 _BLOCK = 256 * 1024
 """Bytes read at once."""
@@ -63,7 +65,7 @@ Item = TypeVar("Item")
 @dataclass(frozen=True, slots=True)
 class DayFile:
     """
-    A day's file, whole and verified.
+    A day file, whole and verified.
 
     :param size: bytes of the file.
     :param records: lines of its text; 0 for a day on which nothing happened.
@@ -90,7 +92,7 @@ def fetch_day_file(
     sleep: Callable[[float], None] = time.sleep,
 ) -> DayFile:
     """
-    Fetch a day's file into ``target``, as the bytes that it is in the bucket.
+    Fetch a day file into ``target``, as the bytes that it is in the bucket.
 
     Each try asks for a link of its own, right before it is used. A file that is cut, altered or
     no gzip is fetched again; unless this returns, ``target`` is left empty.
@@ -224,7 +226,7 @@ class _Fetch:
             return
         if self._announced is not None and self.sha256 in digests:
             _log.warning(
-                "A day's file has %d bytes, and %d were listed; it came twice the same and whole.",
+                "A day file has %d bytes, and %d were listed; it came twice the same and whole.",
                 self.size,
                 listed,
             )
@@ -285,7 +287,7 @@ def _open(session: requests.Session, url: str) -> requests.Response:
         raise Retryable(message, status=status, retry_after=advice)
     if 300 <= status < 400:
         raise LinkRefused(
-            f"The link to the day's file leads on to another place (HTTP {status}), which is not "
+            f"The link to the day file leads on to another place (HTTP {status}), which is not "
             "followed: only the service's own link is.",
             status=status,
         )

@@ -1,4 +1,4 @@
-"""Whether the bytes of a day's file are whole: gzip to its last trailer, lines inside."""
+"""Whether the bytes of a day file are whole: gzip to its last trailer, lines inside."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class DayFileCheck:
         """
         Go on with the file's next bytes.
 
-        :raises BadData: when they cannot be part of a day's file.
+        :raises BadData: when they cannot be part of a day file.
         """
         self.size += len(data)
         if self.size > self._limits.size:

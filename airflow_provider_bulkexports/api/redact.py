@@ -40,5 +40,8 @@ def safe_text(text: str, secrets: list[str], limit: int = 200) -> str:
 
 def shown(value: object) -> str:
     """Return a value in a form that may be logged: escaped, and cut at 80 characters."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except RecursionError:  # JSON that is just not too deep to be read
+        text = f"a {type(value).__name__} nested too deep to show"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -14,18 +14,32 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from airflow_provider_bulkexports.api.errors import Fatal, OutcomeUnknown, Retryable
+from airflow_provider_bulkexports.api.errors import (
+    BadData,
+    Fatal,
+    NotFound,
+    OutcomeUnknown,
+    Retryable,
+    Unauthorized,
+)
 
 if TYPE_CHECKING:
     from pendulum import DateTime
 
-__all__ = ["TRIES", "Failure", "backoff", "failure_of_status", "retry_after_seconds", "verdict"]
+__all__ = [
+    "Failure",
+    "Verdict",
+    "backoff",
+    "failure_of_status",
+    "http_date",
+    "retry_after_seconds",
+    "verdict",
+]
 
-TRIES = 5
-"""Tries of one call before its error is raised: about 15 s of waiting in all."""
+Verdict = type[Retryable | OutcomeUnknown | Unauthorized | BadData | Fatal]
 
-LONGEST_WAIT = 60.0
-"""Seconds that a call may sleep before its next try; a longer advice is left to the caller."""
+_LONGEST_ADVICE = 999_999_999.0
+"""Seconds, 31 years: longer than anybody waits, and still a date when added to one."""
 
 
 class Failure(Enum):
@@ -33,34 +47,45 @@ class Failure(Enum):
 
     NOT_SENT = "the connection could not be made"
     LOST = "the answer was lost"
+    UNREADABLE = "the answer cannot be read"
     THROTTLED = "too many requests"
     SERVER = "the service failed"
+    UNAUTHORIZED = "the service refused the credentials"
+    MISSING = "the service knows no such thing"
     REFUSED = "the service refused"
 
 
-_TABLE = {
+_TABLE: dict[Failure, tuple[Verdict, Verdict]] = {
     # failure: (a call that may be repeated, a call that creates something)
     Failure.NOT_SENT: (Retryable, Retryable),
     Failure.THROTTLED: (Retryable, Retryable),
     Failure.LOST: (Retryable, OutcomeUnknown),
     Failure.SERVER: (Retryable, OutcomeUnknown),
+    Failure.UNREADABLE: (BadData, OutcomeUnknown),
+    Failure.UNAUTHORIZED: (Unauthorized, Unauthorized),
+    Failure.MISSING: (NotFound, NotFound),
     Failure.REFUSED: (Fatal, Fatal),
 }
 
 
-def verdict(failure: Failure, *, creates: bool) -> type[Retryable | OutcomeUnknown | Fatal]:
+def verdict(failure: Failure, *, creates: bool) -> Verdict:
     """Return the error class for a failed call: what the caller may do next."""
     return _TABLE[failure][creates]
 
 
 def failure_of_status(status: int) -> Failure | None:
     """Return how an HTTP status fails, or None if it does not."""
-    if status == 429:
-        return Failure.THROTTLED
+    if status < 400:
+        return None
     # 408: the service gave up reading, so it may or may not have acted.
     if status == 408 or status >= 500:
         return Failure.SERVER
-    return Failure.REFUSED if status >= 400 else None
+    return {
+        401: Failure.UNAUTHORIZED,
+        403: Failure.UNAUTHORIZED,
+        404: Failure.MISSING,
+        429: Failure.THROTTLED,
+    }.get(status, Failure.REFUSED)
 
 
 def backoff(tries: int, retry_after: float | None = None) -> float:
@@ -76,15 +101,25 @@ def backoff(tries: int, retry_after: float | None = None) -> float:
 
 
 def retry_after_seconds(header: str | None, now: DateTime) -> float | None:
-    """Read a ``Retry-After`` header, seconds or an HTTP date; None if absent or unreadable."""
-    if header is None:
+    """
+    Read a ``Retry-After`` header, seconds or an HTTP date; None if absent or unreadable.
+
+    What is longer than 31 years is cut, so that a date can be reckoned with it.
+    """
+    if header is not None and re.fullmatch(r"\d+", header.strip(), re.ASCII):
+        return min(float(header), _LONGEST_ADVICE)
+    moment = http_date(header)
+    if moment is None:
         return None
-    if re.fullmatch(r"\d{1,9}", header.strip(), re.ASCII):
-        return float(header)
+    return min(max(0.0, moment - now.timestamp()), _LONGEST_ADVICE)
+
+
+def http_date(header: str | None) -> float | None:
+    """Read an HTTP date as seconds since the epoch; None if absent or unreadable."""
     try:
-        moment = parsedate_to_datetime(header)
+        moment = parsedate_to_datetime(header or "")
         if moment.tzinfo is None:  # an HTTP date is GMT, also where it does not say so
             moment = moment.replace(tzinfo=UTC)
-        return max(0.0, moment.timestamp() - now.timestamp())
-    except (ValueError, TypeError, OverflowError):
+        return moment.timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None

@@ -58,7 +58,7 @@ def check_link(url: str, *, allowed_hosts: Sequence[str] = (), loopback: bool = 
     reason = _objection(url, tuple(allowed_hosts), loopback=loopback)
     if reason is not None:
         raise LinkRefused(
-            f"The service's link to the day's file was refused before anything was sent: {reason}."
+            f"The service's link to the day file was refused before anything was sent: {reason}."
         )
 
 

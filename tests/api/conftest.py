@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import socketserver
 import threading
+import time
 from collections import Counter
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -11,27 +13,22 @@ import pytest
 from hypothesis import settings
 
 from airflow_provider_bulkexports.api.client import Client
-from airflow_provider_bulkexports.api.request import ExportRequest
-from airflow_provider_bulkexports.api.submit import job_key, job_name, submit_once
+from airflow_provider_bulkexports.api.errors import Unsettled
+from airflow_provider_bulkexports.api.job import JobListing
+from airflow_provider_bulkexports.api.pace import Pace
+from airflow_provider_bulkexports.api.request import ExportRequest, Reattach
+from airflow_provider_bulkexports.api.submit import Submission, Submitted, reread, submit
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import socket
+    from collections.abc import Callable, Iterator
 
     from airflow_provider_bulkexports.api.job import Job
 
 # Every run draws the same examples and leaves nothing behind.
 settings.register_profile("bulkexports", deadline=None, derandomize=True, database=None)
 settings.load_profile("bulkexports")
-
-_ROUTES = {
-    "create_job": "POST /v1/Exports/{ResourceType}/Jobs",
-    "list_jobs": "GET /v1/Exports/{ResourceType}/Jobs",
-    "fetch_job": "GET /v1/Exports/Jobs/{JobSid}",
-    "delete_job": "DELETE /v1/Exports/Jobs/{JobSid}",
-    "list_days": "GET /v1/Exports/{ResourceType}/Days",
-    "fetch_export": "GET /v1/Exports/{ResourceType}",
-}
 
 
 @dataclass
@@ -48,31 +45,69 @@ class Service:
         self.earlier = Counter(self.sandbox.ledger()["requests"])
 
     def client(self, kind: type[Client] = Client, **options: Any) -> Client:
-        given = {"login": self.sandbox.account_sid, "secret": self.sandbox.auth_token, "tries": 1}
-        return kind(base_url=self.sandbox.url, **(given | options))
+        """Return a client that asks once and lives in the sandbox's time, if given no pace."""
+        given = {"login": self.sandbox.account_sid, "secret": self.sandbox.auth_token}
+        return kind(base_url=self.sandbox.url, **(given | {"pace": self.pace()} | options))
+
+    def pace(self, **changes: Any) -> Pace:
+        """Return the pace of a worker that asks once and whose pauses only move the sandbox."""
+        return Pace(**({"tries": 1, "now": self.now, "sleep": self.pause} | changes))
+
+    def now(self) -> float:
+        """Return the sandbox's time, in seconds since the epoch."""
+        return self.sandbox._service.clock.now()
+
+    def pause(self, seconds: float) -> None:
+        """Let only the sandbox's time pass, and remember it as a worker's pause."""
+        self.pauses.append(seconds)
+        self.sandbox.advance(seconds)
+
+    def submit(
+        self, submission: Submission, client: Client | None = None, **options: Any
+    ) -> Submitted:
+        """Submit, and come back by itself while a POST may still act, as the hook does."""
+        with nullcontext(client) if client else self.client() as using:
+            while True:
+                try:
+                    return submit(using, submission, **options)
+                except Unsettled as error:
+                    options |= {"not_before": error.not_before, "posts": error.posts}
+                    using.pace.sleep(error.not_before - using.pace.now())
+
+    def retry(self, submission: Submission, client: Client | None = None) -> Submitted:
+        """Submit as a later try does: the POST of the one before may be on its way."""
+        not_before = self.now() + Pace().settle
+        return self.submit(submission, client, may_have_posted=True, not_before=not_before)
+
+    def reread(self, submission: Submission, job_sid: str, *, owned: bool = True) -> Job | None:
+        """Read a submission's job again, as a worker does that was woken."""
+        with self.client() as client:
+            return reread(client, submission, job_sid, owned=owned)
+
+    def create(self, submission: Submission, generation: int = 1) -> Job:
+        """Create a job as a worker of that submission does, but without a look at the list."""
+        request = submission.find(JobListing(())).next_request
+        if generation > 1:
+            request = replace(request, friendly_name=f"{request.friendly_name}g{generation}")
+        with self.client() as client:
+            return client.create_job(request)
 
     def fault(self, route: str, kind: str, **more: Any) -> None:
         self.sandbox.add_fault({"route": route, "kind": kind, **more})
 
-    def pause(self, seconds: float) -> None:
-        """Let only the sandbox's time pass."""
-        self.pauses.append(seconds)
-        self.sandbox.advance(seconds)
-
-    def submit(self, request: ExportRequest, client: Client | None = None, **options: Any) -> Job:
-        if client is not None:
-            return submit_once(client, request, sleep=self.pause, **options)
-        with self.client() as own:
-            return submit_once(own, request, sleep=self.pause, **options)
-
     def jobs(self) -> list[dict[str, Any]]:
-        return self.sandbox.ledger()["jobs"]
+        return self.sandbox.jobs()
+
+    def sids(self) -> list[str]:
+        """Return the SIDs of all jobs that were ever created, in order of their creation."""
+        return [job["job_sid"] for job in self.sandbox.jobs()]
 
     def live(self) -> list[str]:
+        """Return the SIDs of the jobs that have finished or will."""
         return [
             job["job_sid"]
-            for job in self.jobs()
-            if not job["deleted"] and job["state"] in ("active", "completed")
+            for job in self.sandbox.jobs(live=True)
+            if job["state"] in ("active", "completed")
         ]
 
     def charged(self) -> int:
@@ -81,16 +116,18 @@ class Service:
     def asked(self, route: str | None = None) -> int:
         """Return how many requests came, to one route or at all."""
         requests = Counter(self.sandbox.ledger()["requests"]) - self.earlier
-        return requests.total() if route is None else requests[_ROUTES[route]]
+        return requests.total() if route is None else requests[route]
 
 
 @pytest.fixture
 def start():
-    """Start sandboxes with settings of the test's own."""
+    """Start sandboxes with settings of the test's own; their time passes only when it is moved."""
     running = []
 
-    def begin(**settings: Any) -> Service:
-        sandbox = Sandbox(**({"job_seconds": 10_000, "records": 2, "empty_every": 0} | settings))
+    def begin(at: float | None = None, **settings: Any) -> Service:
+        began = time.time() // 1 if at is None else at
+        given = {"job_seconds": 10_000, "records": 2, "empty_every": 0}
+        sandbox = Sandbox(now=lambda: began, **(given | settings))
         sandbox.start()
         running.append(sandbox)
         return Service(sandbox)
@@ -121,9 +158,25 @@ def request_for():
             "resource_type": "Messages",
             "start_day": "2026-01-01",
             "end_day": "2026-01-03",
-            "friendly_name": job_name("daily", job_key(task)),
+            "friendly_name": f"daily_{task}".replace(" ", "_"),
         }
         return ExportRequest.parse(**(given | changes))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def submission_for(request_for):
+    """Build submissions of a task's requests."""
+
+    def build(
+        task: str = "export",
+        *,
+        cycle: object = 0,
+        reattach: Reattach = Reattach.RUN,
+        **changes: Any,
+    ) -> Submission:
+        return Submission.of(request_for(task, **changes), task, cycle=cycle, reattach=reattach)
 
     return build
 
@@ -161,14 +214,48 @@ def answer_with():
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 self.wfile.write(answer)
 
-            do_POST = do_GET  # noqa: N815
+            do_POST = do_DELETE = do_GET  # noqa: N815
 
             def log_message(self, *args: object) -> None:
                 """Say nothing."""
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Same) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
             yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+
+    return serve
+
+
+@pytest.fixture
+def speak():
+    """Answer each request by writing to its connection, for what has to be timed or is no HTTP."""
+
+    @contextmanager
+    def serve(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+        class Speaker(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                with suppress(OSError):
+                    while (length := self._read_head()) is not None:
+                        self.rfile.read(length)
+                        answer(self.connection)
+
+            def _read_head(self) -> int | None:
+                """Return the length of the body that follows, None if the client has gone."""
+                length = 0
+                while line := self.rfile.readline():
+                    if line == b"\r\n":
+                        return length
+                    if line.startswith(b"Content-Length:"):
+                        length = int(line.split()[1])
+                return None
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+
+        with Server(("127.0.0.1", 0), Speaker) as server:
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_address[1]}"
             server.shutdown()
 
     return serve

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 
+from airflow_provider_bulkexports.api.client import Client
 from airflow_provider_bulkexports.api.errors import (
     BadData,
     InvalidRequest,
     NotFound,
+    OutcomeUnknown,
     Retryable,
     Unauthorized,
 )
 from airflow_provider_bulkexports.api.job import ExportConfiguration, ExportLinks, JobState, Status
+from airflow_provider_bulkexports.api.pace import Pace
 from airflow_provider_bulkexports.api.request import ResourceType
 
 MESSAGES = ResourceType.MESSAGES
@@ -67,10 +71,74 @@ def test_create_job(service, client, request_for, kind):
     assert service.charged() == 3
 
 
+SID = "JS" + "5" * 32
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (202, {"job_sid": SID}),
+        (204, {}),
+        (302, {"job_sid": SID}),
+        (201, {}),
+        (201, {"job_sid": None}),
+        (201, {"job_sid": "JS5"}),
+        (200, {"job_sid": 7}),
+        (201, [SID]),
+    ],
+)
+def test_a_new_job_without_a_sid_may_be_there(answer_with, request_for, status, body):
+    """Neither 201 nor 200, or no job SID: the service said yes, but not to what."""
+    text = b"" if status == 204 else json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} Hm\r\nContent-Length: {len(text)}\r\n\r\n".encode()
+    with (
+        answer_with(head + text) as url,
+        Client("AC1", "token", base_url=url) as client,
+        pytest.raises(OutcomeUnknown) as caught,
+    ):
+        client.create_job(request_for())
+    assert caught.value.status == status
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"details": {"0": {}}},
+        {"details": "Submitted"},
+        {"start_day": "2026-01-013"},
+        {"end_day": 7},
+        {"resource_type": "Faxes"},
+        {"details": [{"status": "Submitted", "count": "3"}], "job_queue_position": "2"},
+    ],
+    ids=str,
+)
+def test_a_new_jobs_sid_is_never_lost_over_its_other_fields(answer_with, request_for, caplog, odd):
+    """A job whose SID is known is known, whatever else its answer holds."""
+    text = json.dumps({"job_sid": SID} | odd).encode()
+    head = b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n" % len(text)
+    request = request_for()
+    with answer_with(head + text) as url, Client("AC1", "token", base_url=url) as client:
+        job = client.create_job(request)
+    assert (job.sid, job.friendly_name) == (SID, request.friendly_name)
+    assert (job.resource_type, job.start_day, job.end_day) == (
+        request.resource_type,
+        request.start_day,
+        request.end_day,
+    )
+    assert job.queue_position == (2 if "job_queue_position" in odd else None)
+    assert job.state() is JobState.ACTIVE
+    assert [record.levelname for record in caplog.records if SID in record.getMessage()] == [
+        "WARNING"
+    ]
+
+
 def test_list_jobs(service, client, request_for):
     """Listed jobs have their days by status."""
     made = [client.create_job(request_for(name)) for name in ("one", "two")]
-    listed = client.list_jobs(MESSAGES)
+    listing = client.list_jobs(MESSAGES)
+    listed = listing.jobs
+    assert (listing.odd, listing.pages) == ((), 1)
     assert [job.sid for job in listed] == [job.sid for job in made]
     assert set(listed[0].day_statuses()) == {date(2026, 1, number) for number in (1, 2, 3)}
 
@@ -96,7 +164,7 @@ def test_a_job_is_gone_seven_days_after_its_end(finished):
     """Finished jobs leave the list after a week; the client says so."""
     finished.sandbox.advance(8 * 86_400)
     with finished.client() as client:
-        assert client.list_jobs(MESSAGES) == []
+        assert client.list_jobs(MESSAGES).jobs == ()
         with pytest.raises(NotFound, match="7 days"):
             client.fetch_job(finished.jobs()[0]["job_sid"])
 
@@ -128,11 +196,30 @@ def test_delete_job(service, client, request_for):
 
 def test_a_delete_is_repeated(service, request_for):
     """Deleting twice does no harm, so a lost answer is asked for again."""
-    with service.client(tries=2) as client:
+    with service.client(pace=Pace(tries=2)) as client:
         sid = client.create_job(request_for()).sid
         service.fault("delete_job", "drop_before")
         assert client.delete_job(sid) is True
     assert service.asked("delete_job") == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 302 Found\r\nLocation: https://login.example/\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>",
+        b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n",
+    ],
+    ids=["redirect", "page", "accepted"],
+)
+def test_only_a_204_means_deleted(answer_with, answer):
+    """What a proxy's login page answers is no word of Twilio's that the job is gone."""
+    with (
+        answer_with(answer) as url,
+        Client("AC1", "token", base_url=url) as client,
+        pytest.raises(BadData, match=f"DELETE .*{NO_JOB}: HTTP {answer[9:12].decode()} .* 204"),
+    ):
+        client.delete_job(NO_JOB)
 
 
 def test_list_days(finished):
@@ -189,8 +276,8 @@ def test_fetch_and_update_configuration(service, client):
 
 def test_a_configuration_can_be_set_twice(service):
     """Setting the same twice does no harm, so an update is repeated."""
-    service.fault("configuration", "drop_after")
-    with service.client(tries=2) as client:
+    service.fault("update_configuration", "drop_after")
+    with service.client(pace=Pace(tries=2)) as client:
         assert client.update_configuration(MESSAGES, enabled=True).enabled is True
 
 
@@ -216,14 +303,15 @@ def test_a_wrong_token_is_unauthorized(service):
     assert (caught.value.status, caught.value.code) == (401, 20003)
 
 
-def test_hurried_gives_up_soon(service):
-    """A hurried client asks once and does not wait long, for the moment before a kill."""
+def test_hurried_asks_once(service):
+    """A hurried client does not repeat itself, for the moment before a kill."""
     service.fault("list_jobs", "status", status=503, times=-1)
-    with service.client(tries=5) as client, client.hurried() as hurried:
-        assert hurried is not client
-        assert sum(hurried._timeout) <= 4
-        with pytest.raises(Retryable):
-            hurried.list_jobs(MESSAGES)
+    with (
+        service.client(pace=Pace()) as client,
+        client.hurried() as hurried,
+        pytest.raises(Retryable),
+    ):
+        hurried.list_jobs(MESSAGES)
     assert service.asked("list_jobs") == 1
 
 
@@ -238,4 +326,4 @@ def test_the_environment_has_no_say_on_this_machine(service, client, monkeypatch
     """A proxy of the environment never sees requests to the sandbox."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert client.list_jobs(MESSAGES) == []
+    assert client.list_jobs(MESSAGES).jobs == ()

@@ -27,6 +27,8 @@ from airflow_provider_bulkexports.api.errors import (
     Retryable,
     Unauthorized,
 )
+from airflow_provider_bulkexports.api.job import JobListing
+from airflow_provider_bulkexports.api.pace import Pace
 from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.api.retry import Failure, failure_of_status, verdict
 
@@ -51,7 +53,8 @@ AT_HTTP_LEVEL = [
     ({"kind": "status", "status": 400}, Fatal, Fatal, 0),
     ({"kind": "status", "status": 401}, Unauthorized, Unauthorized, 0),
     ({"kind": "status", "status": 403}, Unauthorized, Unauthorized, 0),
-    ({"kind": "status", "status": 404}, NotFound, NotFound, 0),
+    # A list is always there: that it should be missing is no verdict.
+    ({"kind": "status", "status": 404}, Retryable, NotFound, 0),
     ({"kind": "status", "status": 405}, Fatal, Fatal, 0),
     ({"kind": "status", "status": 422}, Fatal, Fatal, 0),
     ({"kind": "bad_json"}, BadData, OutcomeUnknown, 1),
@@ -73,7 +76,10 @@ def name_of(fault):
 def test_a_failed_read_says_whether_to_repeat(service, fault, expected):
     """A read that fails in passing may be repeated; one that was refused may not."""
     service.fault("list_jobs", **fault)
-    with service.client(read_timeout=0.3) as client, pytest.raises(BulkExportsError) as caught:
+    with (
+        service.client(pace=Pace(read=0.3, tries=1)) as client,
+        pytest.raises(BulkExportsError) as caught,
+    ):
         client.list_jobs(MESSAGES)
     assert type(caught.value) is expected
     assert service.asked("list_jobs") == 1
@@ -86,7 +92,7 @@ def test_creating_a_job_is_never_repeated_blindly(service, request_for, fault, e
     """Whatever breaks, one call is one POST, and a job that may exist is never called absent."""
     service.fault("create_job", **fault)
     with (
-        service.client(read_timeout=0.3, tries=5) as client,
+        service.client(pace=Pace(read=0.3, tries=5)) as client,
         pytest.raises(BulkExportsError) as caught,
     ):
         client.create_job(request_for())
@@ -110,32 +116,62 @@ def test_creating_a_job_is_never_repeated_blindly(service, request_for, fault, e
 def test_a_read_is_repeated_until_it_is_answered(service, fault):
     """A read rides out lost connections, 429 and 5xx by itself."""
     service.fault("list_jobs", **fault)
-    with service.client(tries=2) as client:
-        assert client.list_jobs(MESSAGES) == []
+    with service.client(pace=Pace(tries=2)) as client:
+        assert client.list_jobs(MESSAGES) == JobListing(())
     assert service.asked("list_jobs") == 2
 
 
 def test_a_read_is_given_up_after_its_tries(service):
     """A read is not repeated for ever."""
     service.fault("list_jobs", "status", status=503, times=-1)
-    with service.client(tries=2) as client, pytest.raises(Retryable):
+    with service.client(pace=Pace(tries=2)) as client, pytest.raises(Retryable):
         client.list_jobs(MESSAGES)
     assert service.asked("list_jobs") == 2
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
+@pytest.mark.parametrize("status", [400, 405, 422])
 def test_a_refused_read_is_not_repeated(service, status):
     """What was refused once would be refused again."""
     service.fault("list_jobs", "status", status=status, times=-1)
-    with service.client(tries=5) as client, pytest.raises(Fatal):
+    with service.client(pace=Pace(tries=5)) as client, pytest.raises(Fatal):
         client.list_jobs(MESSAGES)
     assert service.asked("list_jobs") == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_refused_credentials_are_the_callers_to_try_again(service, status):
+    """A token that is being rotated is refused for a while, which is longer than a call lasts."""
+    service.fault("*", "status", status=status, times=-1)
+    with service.client(pace=Pace(tries=5)) as client, pytest.raises(Unauthorized) as caught:
+        client.list_jobs(MESSAGES)
+    assert not isinstance(caught.value, Fatal)
+    assert service.asked("list_jobs") == 1
+
+
+@pytest.mark.parametrize("call", ["list_jobs", "list_days", "fetch_export"])
+def test_a_404_of_what_is_always_there_passes(service, call):
+    """A list exists for every account, so a 404 is repeated like any failure of the service."""
+    service.fault(call, "status", status=404)
+    with service.client(pace=Pace(tries=2, sleep=lambda _: None)) as client:
+        getattr(client, call)(MESSAGES)
+    assert service.asked(call) == 2
+
+
+def test_a_404_of_a_list_that_stays_is_no_empty_list(service):
+    """Tries end, and what remains is an error that may be repeated."""
+    service.fault("list_jobs", "status", status=404, times=-1)
+    with (
+        service.client(pace=Pace(tries=3, sleep=lambda _: None)) as client,
+        pytest.raises(Retryable, match="HTTP 404"),
+    ):
+        client.list_jobs(MESSAGES)
+    assert service.asked("list_jobs") == 3
 
 
 def test_a_long_retry_after_is_left_to_the_caller(service):
     """A read does not hold its worker for an hour because the service asked for one."""
     service.fault("list_jobs", "status", status=429, retry_after=3600)
-    with service.client(tries=5) as client, pytest.raises(Retryable) as caught:
+    with service.client(pace=Pace(tries=5)) as client, pytest.raises(Retryable) as caught:
         client.list_jobs(MESSAGES)
     assert caught.value.retry_after == 3600
     assert service.asked("list_jobs") == 1
@@ -185,8 +221,8 @@ def test_a_connect_timeout_means_not_sent(request_for):
             waiting.connect_ex(address)
         url = f"http://127.0.0.1:{address[1]}"
         with (
-            Client("AC1", "token", base_url=url, connect_timeout=0.3, tries=1) as client,
-            pytest.raises(Retryable, match="could not be made"),
+            Client("AC1", "token", base_url=url, pace=Pace(connect=0.3, tries=1)) as client,
+            pytest.raises(Retryable, match=r"could not be made \(timed out after 0.3 s\)"),
         ):
             client.create_job(request_for())
         for waiting in crowd:
@@ -233,8 +269,10 @@ def test_an_untrusted_certificate_means_not_sent(request_for, tmp_path):
         thread.start()
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
         with (
-            Client("AC1", "token", base_url=url, tries=1) as client,
-            pytest.raises(Retryable, match="could not be made"),
+            Client("AC1", "token", base_url=url, pace=Pace(tries=1)) as client,
+            pytest.raises(
+                Retryable, match=r"could not be made \(its certificate is not trusted: self"
+            ),
         ):
             client.create_job(request_for())
         thread.join(5)
@@ -252,13 +290,31 @@ def test_a_lost_answer_is_not_mistaken_for_an_earlier_failure(service, client, r
     assert len(service.jobs()) == 1
 
 
+@pytest.mark.parametrize(
+    ("header", "advice"),
+    [("1000000000", 999_999_999), ("9" * 5000, 999_999_999), ("0", 0), ("-5", None), ("1e9", None)],
+)
+def test_an_absurd_advice_overflows_nothing(answer_with, header, advice):
+    """However long the service asks to wait, the call ends now and the advice is a number."""
+    head = f"HTTP/1.1 429 Slow\r\nRetry-After: {header}\r\nContent-Length: 0\r\n\r\n"
+    pace = Pace(tries=1)
+    with (
+        answer_with(head.encode()) as url,
+        Client("AC1", "token", base_url=url, pace=pace) as client,
+        pytest.raises(Retryable) as caught,
+    ):
+        client.fetch_export(MESSAGES)
+    assert caught.value.retry_after == advice
+    assert datetime.now(UTC) + timedelta(seconds=advice or 0)
+
+
 def test_a_redirect_is_not_followed_and_not_believed(answer_with, request_for):
     """A redirect leads the credentials nowhere, and its body is no answer even if it looks it."""
     body = b'{"job_sid": "JS%s"}' % (b"0" * 32)
     head = b"HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: %d\r\n\r\n"
     with (
         answer_with(head % len(body) + body) as url,
-        Client("AC1", "token", base_url=url, tries=1) as client,
+        Client("AC1", "token", base_url=url, pace=Pace(tries=1)) as client,
     ):
         with pytest.raises(OutcomeUnknown):
             client.create_job(request_for())
@@ -271,29 +327,31 @@ def test_a_redirect_is_not_followed_and_not_believed(answer_with, request_for):
 def test_only_certain_failures_let_a_post_be_repeated(failure, creates):
     """Creating a job is repeatable after exactly two failures: never sent, and 429."""
     kind = verdict(failure, creates=creates)
-    assert (kind is Fatal) == (failure is Failure.REFUSED)
+    assert issubclass(kind, Fatal) == (failure in {Failure.REFUSED, Failure.MISSING})
+    assert (kind is Unauthorized) == (failure is Failure.UNAUTHORIZED)
     if creates:
-        assert (kind is Retryable) == (failure in (Failure.NOT_SENT, Failure.THROTTLED))
+        assert (kind is Retryable) == (failure in {Failure.NOT_SENT, Failure.THROTTLED})
     else:
         assert kind is not OutcomeUnknown
 
 
 @given(st.integers(100, 999))
 def test_every_status_has_one_meaning(status):
-    """Below 400 nothing failed; 429 was not processed; 408 and 5xx are open; others are final."""
+    """Below 400 nothing failed; 429 was not processed; 408 and 5xx are open; others are said."""
     failure = failure_of_status(status)
     if status < 400:
         assert failure is None
     elif status == 429:
         assert failure is Failure.THROTTLED
     else:
-        expected = Failure.SERVER if status == 408 or status >= 500 else Failure.REFUSED
-        assert failure is expected
+        named = {401: Failure.UNAUTHORIZED, 403: Failure.UNAUTHORIZED, 404: Failure.MISSING}
+        said = named.get(status, Failure.REFUSED)
+        assert failure is (Failure.SERVER if status == 408 or status >= 500 else said)
 
 
 def test_every_error_answers_one_question():
     """Repeat, look, ask again and give up exclude each other."""
-    kinds = (Retryable, OutcomeUnknown, BadData, Fatal)
+    kinds = (Retryable, OutcomeUnknown, Unauthorized, BadData, Fatal)
     for one, other in itertools.permutations(kinds, 2):
         assert not issubclass(one, other)
     assert all(issubclass(kind, BulkExportsError) for kind in kinds)

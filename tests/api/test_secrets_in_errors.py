@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from airflow_provider_bulkexports.api.client import Client
 from airflow_provider_bulkexports.api.errors import BulkExportsError
 from airflow_provider_bulkexports.api.job import Job, SignedLink
+from airflow_provider_bulkexports.api.pace import Pace
 from airflow_provider_bulkexports.api.redact import safe_text, spellings
 from airflow_provider_bulkexports.api.request import ResourceType
-from airflow_provider_bulkexports.api.submit import submit_once
 
 LOGIN = "AC" + "7" * 32
 SECRET = "canary/3cret+tok%en&Zq9"
@@ -98,7 +98,7 @@ def canary(start, caplog):
         caplog.set_level(logging.DEBUG, logger=name)
     service = start()
     service.sandbox.add_account(LOGIN, SECRET)
-    with service.client(login=LOGIN, secret=SECRET, read_timeout=0.3) as client:
+    with service.client(login=LOGIN, secret=SECRET, pace=Pace(read=0.3, tries=1)) as client:
         yield service, client
 
 
@@ -109,7 +109,7 @@ def test_no_failure_shows_a_secret(canary, caplog, request_for, fault):
     calls = (
         lambda: client.list_jobs(ResourceType.MESSAGES),
         lambda: client.create_job(request_for()),
-        lambda: submit_once(client, request_for(), sleep=service.pause),
+        lambda: client.fetch_job("JS" + "0" * 32),
     )
     for call in calls:
         service.sandbox.clear_faults()
@@ -123,9 +123,7 @@ def test_no_failure_shows_a_secret(canary, caplog, request_for, fault):
 def test_no_success_logs_a_secret(canary, caplog, request_for):
     """A job's whole life at DEBUG shows neither the token nor a signed link."""
     service, client = canary
-    job = submit_once(
-        client, request_for(webhook_url="https://x.example/?k=1", webhook_method="GET")
-    )
+    job = client.create_job(request_for(webhook_url="https://x.example/?k=1", webhook_method="GET"))
     service.sandbox.advance(20_000)
     link = client.fetch_day(ResourceType.MESSAGES, job.start_day)
     client.delete_job(job.sid)
@@ -139,7 +137,7 @@ def test_no_success_logs_a_secret(canary, caplog, request_for):
 def test_a_lost_connection_shows_no_secret(caplog, request_for):
     """An unreachable server's error does not carry the request that could not be sent."""
     caplog.set_level(logging.DEBUG)
-    with Client(LOGIN, SECRET, base_url="http://127.0.0.1:9", tries=1) as client:
+    with Client(LOGIN, SECRET, base_url="http://127.0.0.1:9", pace=Pace(tries=1)) as client:
         for call in (client.list_jobs, client.fetch_configuration):
             with pytest.raises(BulkExportsError) as caught:
                 call(ResourceType.MESSAGES)
@@ -155,7 +153,7 @@ def test_a_status_line_is_as_foreign_as_a_body(answer_with, caplog):
     line = f"HTTP/1.1 400 {SECRET} \x1b[2J {'x' * 5000}".encode()
     with (
         answer_with(line + b"\r\nContent-Length: 0\r\n\r\n") as url,
-        Client(LOGIN, SECRET, base_url=url, tries=1) as client,
+        Client(LOGIN, SECRET, base_url=url, pace=Pace(tries=1)) as client,
         pytest.raises(BulkExportsError, match="400") as caught,
     ):
         client.list_jobs(ResourceType.MESSAGES)
@@ -171,7 +169,7 @@ def test_a_header_is_as_foreign_as_a_body(answer_with, caplog):
     )
     with (
         answer_with(head.encode()) as url,
-        Client(LOGIN, SECRET, base_url=url, tries=1) as client,
+        Client(LOGIN, SECRET, base_url=url, pace=Pace(tries=1)) as client,
         pytest.raises(BulkExportsError) as caught,
     ):
         client.list_jobs(ResourceType.MESSAGES)

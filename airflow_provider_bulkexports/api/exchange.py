@@ -1,0 +1,342 @@
+"""One exchange with the service: over in time, and no larger than it may be.
+
+``requests`` limits the silence between two pieces of an answer, never the answer: one byte every
+few seconds would hold a worker for hours, and two megabytes of gzip could fill its memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import ssl
+import threading
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import requests
+import requests.adapters
+import urllib3.exceptions
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+
+from airflow_provider_bulkexports import __version__
+from airflow_provider_bulkexports.api.retry import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from airflow_provider_bulkexports.api.pace import Pace
+
+__all__ = ["Answer", "Failed", "Transport"]
+
+_PIECE = 64 * 1024
+_BROKEN = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,  # a host or a header that no library can encode
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    What the service answered, whole.
+
+    :param reason: the words beside the status, as foreign as the body.
+    :param headers: by name in lower case.
+    """
+
+    path: str
+    status: int
+    reason: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def json_object(self) -> dict[str, Any] | None:
+        """Return the body as a JSON object, None if it is anything else."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):  # also for a number too long, or too deep a nesting
+            return None
+        return value if isinstance(value, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """
+    An exchange without an answer.
+
+    :param reason: what happened, without the request's headers, query or body.
+    """
+
+    failure: Failure
+    reason: str
+
+    @classmethod
+    def because(cls, failure: Failure, why: str) -> Failed:
+        """Return a failure in its own words, with the reason after them."""
+        return cls(failure, f"{failure.value} ({why})")
+
+
+class Transport:
+    """
+    Carries one exchange at a time over connections of its own.
+
+    :param auth: login and secret.
+    :param trust_env: whether the environment's proxies and CA bundle count.
+    """
+
+    def __init__(self, auth: tuple[str, str], *, trust_env: bool) -> None:
+        self._adapter = _Adapter()
+        self._session = _Session()
+        self._session.mount("https://", self._adapter)
+        self._session.mount("http://", self._adapter)
+        self._session.auth = auth
+        self._session.trust_env = trust_env
+        self._session.headers.update(
+            {
+                "User-Agent": f"airflow-provider-bulkexports/{__version__}",
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+            }
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def exchange(
+        self, method: str, url: str, form: dict[str, str] | None, pace: Pace
+    ) -> Answer | Failed:
+        """Send one request, and return its whole answer or how it failed; follow no redirect."""
+        target = urlsplit(url)
+        failed = None
+        with _Deadline(pace.exchange) as deadline:
+            self._adapter.deadline = deadline
+            try:
+                with self._session.request(
+                    method,
+                    url,
+                    data=form,
+                    timeout=(pace.connect, pace.read),
+                    allow_redirects=False,
+                    stream=True,
+                ) as answer:
+                    body = _body(answer, pace.body)
+            except _UnreadableError as error:
+                failed = Failed.because(Failure.UNREADABLE, str(error))
+            except _BROKEN as error:
+                failed = Failed.because(Failure.LOST, _why_lost(error, pace))
+        if deadline.connecting:
+            port = target.port or (443 if target.scheme == "https" else 80)
+            return Failed(
+                Failure.NOT_SENT,
+                f"the connection to {target.hostname}:{port} could not be made "
+                f"({deadline.obstacle or f'timed out after {pace.exchange:g} s'})",
+            )
+        # What ends with its connection looks whole when this end has cut it.
+        if deadline.passed:
+            return Failed.because(Failure.LOST, f"it was not whole after {pace.exchange:g} s")
+        if failed is not None:
+            if failed.failure is Failure.LOST or answer.status_code < 400:
+                return failed
+            body = b""  # a refusal's status says it all the same
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Answer(target.path, answer.status_code, answer.reason or "", headers, body)
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Find no redirect in any answer: requests would parse it even where it is not followed."""
+
+
+class _Deadline:
+    """
+    The end of one exchange, enforced by shutting its connection down.
+
+    Closing it would wait for the very read that hangs (urllib3/urllib3#2868); and urllib3's own
+    ``HTTPResponse.shutdown`` (urllib3/urllib3#3527) comes too late for headers that trickle.
+
+    :param seconds: until then, from the block's beginning.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.passed = False
+        self.connecting = False
+        self.obstacle = ""
+        self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(seconds, self._strike)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._timer.join()
+        if self._socket is not None:
+            self._socket.close()
+
+    def watch(self, connection: socket.socket) -> None:
+        """Cut this connection when the time has come."""
+        # A descriptor of our own: TLS takes the socket's away, and http.client gives a connection
+        # up before the body is read where the server will close it.
+        handle = socket.socket(fileno=os.dup(connection.fileno()))
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+            self._socket = handle
+        self.check()
+
+    def check(self) -> None:
+        """Go no further once the time has come."""
+        if self.passed:
+            raise TimeoutError
+
+    def _strike(self) -> None:
+        with self._lock:
+            self.passed = True
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Tells the connections of all its pools which exchange they serve."""
+
+    deadline: _Deadline
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
+        pool = super().get_connection_with_tls_context(*args, **kwargs)
+        assert isinstance(pool, HTTPConnectionPool)  # noqa: S101 - requests' stubs say less
+        kind = pool.ConnectionCls
+        if not issubclass(kind, _WatchedConnection):
+            # Of whatever kind it is: plain, TLS, or through a SOCKS proxy.
+            bases = (_WatchedConnection, kind)
+            pool.ConnectionCls = type(kind.__name__, bases, {"adapter": self})
+        return pool
+
+
+class _WatchedConnection(HTTPConnection):
+    """A connection that notes how far it is, and what stands in its way."""
+
+    adapter: _Adapter
+
+    def connect(self) -> None:
+        deadline = self.adapter.deadline
+        deadline.connecting = True
+        try:
+            super().connect()
+            deadline.check()
+        except Exception as error:
+            deadline.obstacle = _obstacle(error, self.timeout)
+            if self.proxy is not None:
+                deadline.obstacle += f", by way of the proxy {self.proxy.host}:{self.proxy.port}"
+            raise
+        deadline.connecting = False
+
+    def _new_conn(self) -> socket.socket:
+        deadline, options = self.adapter.deadline, self.socket_options
+        # urllib3 gives each address of a host the whole time to connect, and its options before.
+        self.socket_options = _Options(options or (), deadline)
+        try:
+            connection = super()._new_conn()
+        finally:
+            self.socket_options = options
+        deadline.watch(connection)
+        return connection
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:
+            self.adapter.deadline.watch(self.sock)
+        super().request(*args, **kwargs)
+
+
+class _Options(list[tuple[int, int, int | bytes]]):
+    """Socket options that are given out only while there is time."""
+
+    def __init__(self, options: Any, deadline: _Deadline) -> None:
+        super().__init__(options)
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[tuple[int, int, int | bytes]]:
+        self._deadline.check()
+        return super().__iter__()
+
+
+class _UnreadableError(Exception):
+    """A body that came, and cannot be used."""
+
+
+def _body(answer: requests.Response, limit: int) -> bytes:
+    encoding = answer.headers.get("Content-Encoding", "").strip().lower()
+    pieces = _pieces(answer, limit)
+    if encoding in {"", "identity"}:
+        return b"".join(pieces)
+    if encoding not in {"gzip", "x-gzip"}:
+        raise _UnreadableError("it came in an encoding that was not asked for")
+    return _inflated(pieces, limit)
+
+
+def _pieces(answer: requests.Response, limit: int) -> Iterator[bytes]:
+    """Yield the body as it is on the wire."""
+    size = 0
+    # Not stream(), which reads a chunk's length without any limit.
+    while piece := answer.raw.read(_PIECE, decode_content=False):
+        size += len(piece)
+        if size > limit:
+            raise _UnreadableError(f"it has more than {limit} bytes")
+        yield piece
+
+
+def _inflated(pieces: Iterator[bytes], limit: int) -> bytes:
+    inflated = bytearray()
+    stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    began = False
+    for piece in pieces:
+        began = True
+        try:
+            inflated += stream.decompress(piece, limit + 1 - len(inflated))
+        except zlib.error:
+            raise _UnreadableError("its gzip is damaged") from None
+        if len(inflated) > limit:
+            raise _UnreadableError(f"it has more than {limit} bytes when inflated")
+        if stream.unused_data:
+            raise _UnreadableError("its gzip is followed by something else")
+    if began and not stream.eof:
+        raise _UnreadableError("its gzip is cut")
+    return bytes(inflated)
+
+
+def _why_lost(error: BaseException, pace: Pace) -> str:
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
+        return f"nothing came for {pace.read:g} s"
+    return f"the connection broke: {type(error).__name__}"
+
+
+def _obstacle(error: BaseException, connect: object) -> str:
+    """Say why there is no connection, in words without an address or a header."""
+    cause = error.__cause__ or error
+    if isinstance(cause, TimeoutError):
+        return f"timed out after {connect:g} s" if isinstance(connect, float) else "timed out"
+    if isinstance(cause, socket.gaierror):
+        unknown = cause.errno in {socket.EAI_NONAME, socket.EAI_NODATA}
+        return "no such host" if unknown else str(cause.strerror).lower()
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        reason = getattr(cause, "reason", None) or "no agreement"
+        return f"TLS: {reason.replace('_', ' ').lower()}"
+    if isinstance(cause, OSError):
+        # Without a number it is what a proxy told, as "Tunnel connection failed: 407 ...".
+        return os.strerror(cause.errno).lower() if cause.errno else str(cause)
+    return type(cause).__name__
