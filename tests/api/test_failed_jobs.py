@@ -1,4 +1,4 @@
-"""A failed or deleted job is followed by one of the next generation."""
+"""A job with a failed or deleted day is followed by one of the next generation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 
 from airflow_provider_bulkexports.api.client import Client
 from airflow_provider_bulkexports.api.job import JobState
-from airflow_provider_bulkexports.api.request import ResourceType
 
 
 @pytest.fixture
@@ -21,108 +20,153 @@ def names(service):
     return [job["friendly_name"] for job in service.jobs()]
 
 
-def end(service, request, outcome, **more):
-    """Submit a job and let it end as told."""
+def finish(service, submission, outcome, **more):
+    """Submit a job and let it come out as asked."""
     service.fault("create_job", "job_outcome", outcome=outcome, **more)
-    job = service.submit(request)
+    job = service.retry(submission).job
     service.sandbox.advance(200)
     return job
 
 
 @pytest.mark.parametrize("outcome", ["Failed", "DeletedByUserRequest", "FAILED"])
-def test_a_failed_job_is_followed_by_a_second_and_a_third(service, request_for, outcome):
-    """Each failure makes way for one more job, and the names count them."""
-    request = request_for()
+def test_a_failed_job_is_followed_by_a_second_and_a_third(service, submission_for, outcome):
+    """Each failure is followed by one more job, and the names count them."""
+    submission = submission_for()
     for _ in range(2):
-        end(service, request, outcome)
-    last = service.submit(request)
-    own = request.friendly_name
-    assert names(service) == [own, f"{own}g2", f"{own}g3"]
-    assert service.submit(request, cautious=True).sid == last.sid
+        finish(service, submission, outcome)
+    last = service.retry(submission).job
+    first = f"daily_export_{submission.key}"
+    assert names(service) == [first, f"{first}g2", f"{first}g3"]
+    assert service.retry(submission).job.sid == last.sid
     assert service.live() == [last.sid]
+    assert service.asked("delete_job") == 0
 
 
-def test_a_partly_failed_job_is_a_failed_job(service, request_for):
+def test_the_next_generation_follows_the_highest(service, submission_for):
+    """A generation that is no longer listed is not used again."""
+    submission = submission_for()
+    for generation in (3, 1):
+        service.fault("create_job", "job_outcome", outcome="Failed")
+        service.create(submission, generation)
+    service.sandbox.advance(200)
+    assert service.retry(submission).job.friendly_name.endswith(f"{submission.key}g4")
+
+
+@pytest.mark.parametrize("generation", [2, 99, 999_999_999])
+def test_a_job_of_any_generation_is_found(service, submission_for, generation):
+    """However often it failed, the job that runs is adopted."""
+    job = service.create(submission_for(), generation)
+    assert service.retry(submission_for()).job.sid == job.sid
+
+
+def test_a_partly_failed_job_is_a_failed_job(service, submission_for):
     """One failed day of three is a failed job once the other days are done."""
-    end(service, request_for(), "Failed", days=["2026-01-02"])
-    service.submit(request_for())
+    finish(service, submission_for(), "Failed", days=["2026-01-02"])
+    service.retry(submission_for())
     assert len(service.jobs()) == 2
 
 
+@pytest.mark.parametrize("outcome", ["Failed", "DeletedByUserRequest"])
+def test_a_job_with_a_lost_day_is_given_up_while_it_runs(service, submission_for, outcome):
+    """It cannot complete any more, so that nobody waits for its other days; it is not deleted."""
+    submission = submission_for()
+    service.fault("create_job", "job_outcome", outcome=outcome, days=["2026-01-02"])
+    service.fault("create_job", "job_outcome", outcome="Running", days=["2026-01-01"])
+    lost = service.submit(submission).job
+    service.sandbox.advance(200)
+    assert service.jobs()[0]["state"] == "active"
+    job = service.retry(submission).job
+    assert names(service) == [lost.friendly_name, f"{lost.friendly_name}g2"]
+    assert service.live() == [lost.sid, job.sid]
+    assert service.asked("delete_job") == 0
+
+
 @pytest.mark.parametrize("outcome", ["Completed", "CompletedEmptyRecords"])
-def test_a_finished_job_is_adopted(service, request_for, outcome):
+def test_a_finished_job_is_adopted(service, submission_for, outcome):
     """A retry after the job has finished takes its result."""
-    job = end(service, request_for(), outcome)
-    found = service.submit(request_for())
+    job = finish(service, submission_for(), outcome)
+    found = service.retry(submission_for()).job
     assert found.sid == job.sid
     assert found.state() is JobState.COMPLETED
 
 
 @pytest.mark.parametrize("word", ["ErrorDuringRun", "Running", "Submitted", "Paused"])
-def test_a_job_that_is_not_final_is_adopted(service, request_for, word):
+def test_a_job_that_is_not_final_is_adopted(service, submission_for, word):
     """Twilio repairs ErrorDuringRun itself, and an unknown word may mean anything: no new job."""
-    job = end(service, request_for(), word)
-    assert service.submit(request_for()).sid == job.sid
+    job = finish(service, submission_for(), word)
+    assert service.retry(submission_for()).job.sid == job.sid
     assert len(service.jobs()) == 1
 
 
-def test_a_job_with_a_failed_day_is_adopted_while_it_runs(service, request_for):
-    """While other days still run, a failed day does not make a second job."""
-    service.fault("create_job", "job_outcome", outcome="Failed", days=["2026-01-02"])
-    service.fault("create_job", "job_outcome", outcome="Running", days=["2026-01-01"])
-    job = service.submit(request_for())
-    service.sandbox.advance(200)
-    assert service.submit(request_for()).sid == job.sid
-
-
-def test_a_job_that_is_being_deleted_is_not_adopted(service, client, request_for):
-    """A running job marked for deletion is as good as gone: a new one is made at once."""
-    job = service.submit(request_for())
+def test_a_job_that_is_being_deleted_is_not_adopted(service, client, submission_for):
+    """A running job marked for deletion is as good as gone: a new one is created at once."""
+    job = service.submit(submission_for()).job
     service.sandbox.advance(50)
     client.delete_job(job.sid)
-    assert client.fetch_job(job.sid).is_being_deleted
-    new = service.submit(request_for())
-    assert new.friendly_name == f"{request_for().friendly_name}g2"
+    assert client.fetch_job(job.sid).is_deleted()
+    new = service.retry(submission_for()).job
+    assert new.friendly_name == f"{job.friendly_name}g2"
     assert service.live() == [new.sid]
 
 
-def test_a_deleted_job_is_not_adopted(service, client, request_for):
-    """What a person deleted stays deleted; a retry makes a new job."""
-    job = service.submit(request_for())
-    client.delete_job(job.sid)
-    assert service.submit(request_for()).sid != job.sid
-    assert len(service.live()) == 1
+@pytest.mark.parametrize("deleted", ["listed", "gone"])
+def test_a_deleted_job_is_neither_adopted_nor_awaited(start, submission_for, deleted):
+    """What a person deleted stays deleted: whoever waits learns it, a new try creates anew."""
+    service, submission = start(deleted_jobs=deleted), submission_for()
+    job = service.submit(submission).job
+    with service.client() as client:
+        client.delete_job(job.sid)
+    assert service.reread(submission, job.sid) is None
+    assert service.live() == []
+    assert [service.retry(submission).job.sid] == service.live()
 
 
-def test_a_lost_answer_in_the_second_generation(service, request_for):
+def test_a_failed_job_is_still_read_as_such(service, submission_for):
+    """Whoever waits for it is given it, with its days, and not another."""
+    job = finish(service, submission_for(), "Failed", days=["2026-01-02"])
+    again = service.reread(submission_for(), job.sid)
+    assert (again.sid, again.state()) == (job.sid, JobState.FAILED)
+
+
+def test_a_lost_answer_in_the_second_generation(service, submission_for):
     """A job of a later generation is found after a lost answer as the first is."""
-    end(service, request_for(), "Failed")
+    first = finish(service, submission_for(), "Failed")
     service.fault("create_job", "drop_after")
-    job = service.submit(request_for())
-    assert names(service) == [job.friendly_name.removesuffix("g2"), job.friendly_name]
+    job = service.retry(submission_for()).job
+    assert job.friendly_name == f"{first.friendly_name}g2"
+    assert names(service) == [first.friendly_name, job.friendly_name]
 
 
-def test_a_good_job_beats_a_later_generation(service, client, request_for):
+def test_a_good_job_is_adopted_though_a_later_generation_failed(service, submission_for):
     """A usable job of any generation is adopted, however many have failed."""
-    good = service.submit(request_for())
-    name = f"{good.friendly_name}g2"
+    good = service.submit(submission_for()).job
     service.fault("create_job", "job_outcome", outcome="Failed")
-    client.create_job(request_for(friendly_name=name))
+    service.create(submission_for(), generation=2)
     service.sandbox.advance(200)
-    assert service.submit(request_for()).sid == good.sid
+    assert service.retry(submission_for()).job.sid == good.sid
 
 
-def test_after_a_week_the_count_starts_anew(service, request_for):
+def test_of_two_running_generations_the_higher_stays(service, submission_for):
+    """The lower one is about to be given up by whoever created the higher, whatever their SIDs."""
+    for number in range(4):
+        submission = submission_for(f"task {number}")
+        service.create(submission)
+        higher = service.create(submission, generation=2)
+        assert service.retry(submission).job.sid == higher.sid
+        assert service.live()[number:] == [higher.sid]
+
+
+def test_after_a_week_the_count_starts_anew(service, submission_for):
     """Failed jobs leave the list after a week; the next job is the first again."""
-    job = end(service, request_for(), "Failed")
+    job = finish(service, submission_for(), "Failed")
     service.sandbox.advance(8 * 86_400)
-    assert service.submit(request_for()).friendly_name == job.friendly_name
+    assert service.retry(submission_for()).job.friendly_name == job.friendly_name
 
 
-def test_racing_retries_agree_on_the_generation(service, request_for):
+def test_racing_retries_agree_on_the_generation(service, submission_for):
     """Two workers that retry a failed job at once give the same name, and one job stays."""
-    request = request_for()
-    end(service, request, "Failed")
+    submission = submission_for()
+    first = finish(service, submission, "Failed").friendly_name
     barrier = threading.Barrier(2, timeout=10)
 
     class Meeting(Client):
@@ -136,14 +180,12 @@ def test_racing_retries_agree_on_the_generation(service, request_for):
 
     def work():
         with service.client(Meeting) as client:
-            sids.append(service.submit(request, client).sid)
+            sids.append(service.submit(submission, client, may_have_posted=True).job.sid)
 
     workers = [threading.Thread(target=work) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert names(service) == [request.friendly_name, *[f"{request.friendly_name}g2"] * 2]
+    assert names(service) == [first, *[f"{first}g2"] * 2]
     assert service.live() == [sids[0]] == [sids[1]]
-    with service.client() as client:
-        assert len(client.list_jobs(ResourceType.MESSAGES)) == 3
