@@ -1,4 +1,4 @@
-"""How long the client waits, and when it looks again."""
+"""How long a call that failed waits before its next try."""
 
 from __future__ import annotations
 
@@ -11,42 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bulkexports.api.polling import SHORTEST_WAIT, next_wait
 from airflow_provider_bulkexports.api.retry import backoff, retry_after_seconds
 
 NOW = pendulum.datetime(2026, 1, 10, 12)
-seconds = st.floats(0, 1e7, allow_nan=False)
-
-
-@given(seconds, st.none() | st.floats(-1e7, 1e7, allow_nan=False))
-def test_looks_are_at_least_ten_seconds_and_at_most_a_quarter_hour_apart(waited, remaining):
-    """However long a job takes, the next look is neither at once nor out of sight."""
-    wait = next_wait(waited, remaining)
-    assert SHORTEST_WAIT <= wait <= 900
-    if remaining is None or remaining <= 0:
-        assert wait <= 300
-
-
-@given(seconds, st.floats(25, 1600))
-def test_looks_become_denser_towards_the_estimate(waited, remaining):
-    """The next look comes about halfway to the estimate, and never far past it."""
-    assert 0.45 * remaining <= next_wait(waited, remaining) <= 0.55 * remaining
-
-
-@given(st.floats(250, 5000))
-def test_without_an_estimate_a_twentieth_of_the_time_is_lost_at_most(waited):
-    """A job without an estimate is noticed within about five per cent of its time."""
-    assert 0.9 * waited / 20 - 1e-9 <= next_wait(waited, None) <= max(1.1 * waited / 20, 10)
-
-
-def test_a_wait_from_start_to_end_takes_few_looks():
-    """An hour's job with a right estimate is looked at a dozen times, not hundreds."""
-    waited, looks = 0.0, 0
-    while waited < 3600:
-        waited += next_wait(waited, 3600 - waited)
-        looks += 1
-    assert looks < 16
-    assert waited < 3700
 
 
 @given(st.integers(1, 500), st.none() | st.floats(0, 1e6))
