@@ -12,10 +12,10 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 AIRFLOW_3 = importlib.util.find_spec("airflow.sdk") is not None
 
 if TYPE_CHECKING or AIRFLOW_3:
-    from airflow.sdk import BaseOperator, BaseOperatorLink, BaseSensorOperator
+    from airflow.sdk import BaseOperator, BaseSensorOperator
     from airflow.triggers.base import BaseEventTrigger
 else:
-    from airflow.models import BaseOperator, BaseOperatorLink
+    from airflow.models import BaseOperator
     from airflow.sensors.base import BaseSensorOperator
 
     BaseEventTrigger = BaseTrigger  # nothing watches assets there
@@ -53,7 +53,6 @@ __all__ = [
     "BaseEventTrigger",
     "BaseHook",
     "BaseOperator",
-    "BaseOperatorLink",
     "BaseSensorOperator",
     "BaseTrigger",
     "TriggerEvent",
@@ -61,7 +60,6 @@ __all__ = [
     "date_time_trigger",
     "mask_secret",
     "object_storage_path",
-    "read_xcom",
     "task_instance_state",
 ]
 
@@ -99,15 +97,6 @@ def object_storage_path(address: str, conn_id: str | None) -> ObjectStoragePath:
     else:
         from airflow.io.path import ObjectStoragePath  # type: ignore[import-not-found, no-redef]
     return ObjectStoragePath(address, conn_id=conn_id)
-
-
-def read_xcom(ti_key: Any, key: str) -> Any:
-    """Return a task instance's XCom, None if there is none."""
-    if AIRFLOW_3:
-        from airflow.sdk.execution_time.xcom import XCom
-    else:
-        from airflow.models import XCom
-    return XCom.get_value(ti_key=ti_key, key=key)
 
 
 def task_instance_state(ti: Any) -> str | None:

@@ -3,47 +3,93 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
-import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_bulkexports.api import pace as pace_module
+from airflow_provider_bulkexports.api.calendar import parse_day, parse_range
 from airflow_provider_bulkexports.api.errors import (
     BulkExportsError,
     Fatal,
     InvalidRequest,
     NotExportableYet,
-    NotFound,
     QuotaExceeded,
+    Unsettled,
 )
-from airflow_provider_bulkexports.api.job import Job, JobState, parse_job_sid
-from airflow_provider_bulkexports.api.polling import SHORTEST_WAIT, next_wait
-from airflow_provider_bulkexports.api.request import ExportRequest
+from airflow_provider_bulkexports.api.job import JobState, parse_job_sid
+from airflow_provider_bulkexports.api.request import (
+    ExportRequest,
+    Reattach,
+    ResourceType,
+    check_name,
+    check_webhook_method,
+)
+from airflow_provider_bulkexports.api.watch import JobReader, JobWatch, Over, follow
+from airflow_provider_bulkexports.arguments import check_literals, check_seconds
 from airflow_provider_bulkexports.compat import (
     AirflowException,
+    AirflowFailException,
     BaseOperator,
     conf,
     date_time_trigger,
 )
 from airflow_provider_bulkexports.days import export_day
 from airflow_provider_bulkexports.hooks import BulkExportsHook, airflow_errors
-from airflow_provider_bulkexports.links import BulkExportsJobLink
+from airflow_provider_bulkexports.kill_switch import KillSwitch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from airflow_provider_bulkexports.api.client import Client
+    from airflow_provider_bulkexports.api.job import Job
+    from airflow_provider_bulkexports.api.submit import Submission
     from airflow_provider_bulkexports.triggers import BulkExportsJobTrigger
 
 __all__ = ["BulkExportsCreateJobOperator", "BulkExportsDeleteJobOperator"]
 
-REATTACH = ("run", "range", "never")
 DEFAULT_TIMEOUT = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """
+    One execution of the task: what Airflow knows of it, and Twilio as it sees it.
+
+    :param deadline: when the job must be done, in seconds since the epoch.
+    """
+
+    context: Context
+    client: Client
+    submission: Submission
+    deadline: float
+
+    def limit_client(self) -> None:
+        """Let no answer that trickles keep the task past its deadline."""
+        pace = pace_module.PACE
+        self.client.ends_at = max(pace.now(), self.deadline) + pace.late
+
+
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """
+    The job that the task waits for.
+
+    :param owned: whether it is the task's own, which it may delete.
+    :param job: the job as last read, None if it could not be read.
+    """
+
+    job_sid: str
+    owned: bool
+    job: Job | None
 
 
 class BulkExportsCreateJobOperator(BaseOperator):
@@ -52,9 +98,11 @@ class BulkExportsCreateJobOperator(BaseOperator):
 
     A retry of the task, or a second copy of it, adopts the job that the first made: its name
     ends in a key that stands for this task instance, and no job is created before Twilio's list
-    of jobs has shown that none bears it. A cleared task makes a new job.
+    of jobs has shown that none has it. A task that is cleared while its job runs adopts it too;
+    once the job has finished, a cleared task creates a new one.
 
-    The return value is the job's SID. The XCom ``job`` holds its range and its days by status.
+    The return value is the job's SID, which is also the XCom ``job_sid`` as soon as there is a job.
+    The XCom ``job`` holds its range and its days by status.
 
     :param resource_type: ``Messages``, ``Calls``, ``Conferences`` or ``Participants``. (templated)
     :param start_day: first UTC day, ``YYYY-MM-DD`` or a date. (templated)
@@ -68,18 +116,22 @@ class BulkExportsCreateJobOperator(BaseOperator):
         ``email`` is Airflow's own. (templated)
     :param bulkexports_conn_id: the connection's id. (templated)
     :param reattach: which job to adopt instead of creating one. ``run``: this task instance's.
-        ``range``: also any usable job of the type that covers the range, whoever made it, so that
-        no day is charged twice. ``never``: none, each try makes a new one. (templated)
+        ``range``: also any usable job of the type that covers the range, whoever created it, so
+        that no day is charged twice. ``never``: none, each try creates a new one. (templated)
     :param wait_for_completion: False returns the SID as soon as the job exists.
     :param wait_until_exportable: wait for days that Twilio does not export yet, instead of failing.
-    :param wait_for_quota: on a used-up quota wait for the next UTC midnight, instead of failing.
+    :param wait_for_quota: on a used-up quota wait for the next UTC midnight, instead of failing;
+        at the longest until the timeout.
     :param deferrable: wait in the triggerer. Default: Airflow's ``[operators] default_deferrable``.
-    :param timeout: longest wait for the job, in seconds or as a timedelta, also bounded by the
-        task's ``execution_timeout``. Default: 24 hours.
-    :param cancel_on_kill: delete the task's own job when a person ends the task, or at the
+    :param timeout: longest time from the task's start to the job's end, in seconds or as a
+        timedelta, also bounded by the task's ``execution_timeout``. A wait for days that cannot be
+        exported yet does not count. Default: 24 hours.
+    :param cancel_on_kill: delete the task's own job when a person stops the task, or at the
         timeout. By default it stays: a retry adopts it, and its days are charged anyway.
-    :raises AirflowFailException: for what a retry cannot mend, such as a wrong range or token.
-    :raises AirflowException: when the job failed or took too long, or Twilio did not answer.
+    :raises AirflowFailException: for what a retry cannot mend: a wrong argument, a missing
+        connection, a job that somebody deleted.
+    :raises AirflowException: when the job failed or took too long, or Twilio did not answer or
+        refused the credentials.
     """
 
     template_fields: Sequence[str] = (
@@ -93,7 +145,6 @@ class BulkExportsCreateJobOperator(BaseOperator):
         "bulkexports_conn_id",
         "reattach",
     )
-    operator_extra_links = (BulkExportsJobLink(),)
     ui_color = "#f9d7da"
 
     def __init__(
@@ -132,281 +183,308 @@ class BulkExportsCreateJobOperator(BaseOperator):
         self.deferrable = deferrable
         self.timeout = timeout
         self.cancel_on_kill = cancel_on_kill
-        self._killed = False
-        self._client: Client | None = None
-        self._job_sid: str | None = None
+        self._kill_switch = KillSwitch(deletes=cancel_on_kill)
         self._lineage_sid: str | None = None
+        check_seconds("timeout", timeout)
+        check_literals(ResourceType.parse, resource_type)
+        check_literals(Reattach.parse, reattach)
+        check_literals(check_name, friendly_name)
+        check_literals(check_webhook_method, webhook_method)
+        check_literals(lambda day: parse_day(day, "start_day"), start_day)
+        check_literals(lambda day: parse_day(day, "end_day"), end_day)
+        check_literals(parse_range, start_day, end_day)
 
     def execute(self, context: Context) -> str:
         """Create or adopt the job, wait for it if asked to, and return its SID."""
-        return self._run(context)
+        ti = context["ti"]
+        # The try before this one may have been killed with its POST on the way.
+        shares_job = ti.try_number > 1 and self.reattach != Reattach.NEVER
+        not_before = _started_at(ti) + pace_module.PACE.settle if shares_job else 0.0
+        return self._submit_and_wait(context, not_before=not_before)
 
-    def resume(self, context: Context, event: Any = None) -> str:  # noqa: ARG002
-        """Go on after waiting for a day or the quota."""
-        return self._run(context)
+    def resume(
+        self,
+        context: Context,
+        event: Any = None,  # noqa: ARG002
+        deadline: float | None = None,
+        not_before: float = 0.0,
+        posts: int = 0,
+    ) -> str:
+        """Go on after waiting for a day, for the quota, or for a POST that might still act."""
+        return self._submit_and_wait(context, deadline=deadline, not_before=not_before, posts=posts)
 
-    def execute_complete(self, context: Context, event: Any = None) -> str:
+    def execute_complete(
+        self, context: Context, event: Any = None, deadline: float | None = None
+    ) -> str:
         """Read the job again after waiting: what woke the task is only a hint."""
-        from airflow_provider_bulkexports.api.submit import jobs_of
-
         try:
-            sid, deadline = parse_job_sid(event["job_sid"]), float(event["deadline"])
+            awaited = _Awaited(parse_job_sid(event["job_sid"]), event["owned"] is True, None)
+            over, trouble = Over(event["over"]), str(event["trouble"])
         except (InvalidRequest, TypeError, KeyError, ValueError):
             # The job's name leads back to it.
-            return self._run(context)
-        # Another's job, which only this mode adopts, is never deleted.
-        self._job_sid = sid if self.reattach != "range" else None
-        with airflow_errors(self.bulkexports_conn_id), self._connect() as client:
-            request = self._request(context)
-            try:
-                job = client.fetch_job(sid)
-            except NotFound:
-                if not jobs_of(request, client.list_jobs(request.resource_type)):
-                    raise
-                return self._run(context)
-            except Fatal:
-                raise
-            except BulkExportsError as error:
-                if time.time() >= deadline:
-                    raise
-                self.log.warning("Could not read job %s, waiting on: %s", sid, error)
-                self.defer(
-                    trigger=self._trigger(request, sid, deadline), method_name="execute_complete"
-                )
-            self._note(request, job)
-            return self._wait(context, client, request, job, deadline)
+            return self._submit_and_wait(context, deadline=deadline)
+        with self._started(context, deadline) as run:
+            return self._wait(run, self._after_waiting(run, awaited, over, trouble))
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
-        """Tell OpenLineage which exports the job made, without asking Twilio."""
+        """Tell OpenLineage what the job exported, without asking Twilio."""
         from airflow_provider_bulkexports.lineage import export_lineage
 
         return export_lineage(self.resource_type, self._lineage_sid)
 
     def on_kill(self) -> None:
         """Stop waiting; delete the job if ``cancel_on_kill`` says so."""
-        # Airflow 3 lets the task run on for 5 s after this, so it is marked first.
-        self._killed = True
-        if self.cancel_on_kill and self._client is not None and self._job_sid is not None:
-            self._cancel(self._client, self._job_sid)
+        self._kill_switch.pull()
 
-    def _run(self, context: Context) -> str:
-        with airflow_errors(self.bulkexports_conn_id), self._connect() as client:
-            request = self._request(context)
-            deadline = time.time() + self._timeout_seconds()
+    def _submit_and_wait(
+        self,
+        context: Context,
+        *,
+        deadline: float | None = None,
+        not_before: float = 0.0,
+        posts: int = 0,
+    ) -> str:
+        with self._started(context, deadline) as run:
             # What could still fail must fail before there is a job.
-            json.dumps(self._trigger(request, "JS" + "0" * 32, deadline).serialize())
-            job = self._submit(context, client, request)
-            deadline = time.time() + self._timeout_seconds()
-            self._note(request, job)
-            # Before any XCom, which Airflow may refuse of a task that was ended.
-            self._stop_if_killed(client)
-            self._announce(context, client, job)
-            if not self.wait_for_completion:
-                self._push(context, "job", job.as_xcom())
-                return job.sid
-            return self._wait(context, client, request, job, deadline)
+            nothing_yet = _Awaited("JS" + "0" * 32, owned=True, job=None)
+            json.dumps(self._trigger(run, nothing_yet).serialize())
+            return self._wait(run, self._submit(run, not_before, posts))
 
-    def _connect(self) -> Client:
-        self._client = BulkExportsHook(self.bulkexports_conn_id).get_conn()
-        return self._client
+    @contextmanager
+    def _started(self, context: Context, deadline: float | None) -> Iterator[_Run]:
+        with airflow_errors(self.bulkexports_conn_id):
+            connection = BulkExportsHook(self.bulkexports_conn_id).read_connection()
+            submission = self._submission(context, connection.namespace)
+            with connection.client() as client:
+                self._kill_switch.guard(client, None)
+                if deadline is None:
+                    deadline = self._deadline(context, submission)
+                run = _Run(context, client, submission, deadline)
+                run.limit_client()
+                yield run
 
-    def _request(self, context: Context) -> ExportRequest:
-        from airflow_provider_bulkexports.api.submit import MAX_PREFIX, job_key, job_name
+    def _submission(self, context: Context, namespace: str) -> Submission:
+        from airflow_provider_bulkexports.api.submit import MAX_PREFIX, Submission
 
         if (self.start_day is None) != (self.end_day is None):
             raise InvalidRequest("Give both start_day and end_day, or neither.")
-        if self.reattach not in REATTACH:
-            allowed = ", ".join(REATTACH)
-            raise InvalidRequest(f"reattach is {self.reattach!r}; allowed are {allowed}.")
         if self.friendly_name == "":
             raise InvalidRequest("friendly_name is empty; give the job a name, or leave it out.")
-        ti = context["ti"]
-        start, end = self.start_day, self.end_day
+        ti, start, end = context["ti"], self.start_day, self.end_day
         if start is None:
             start = end = export_day(context["dag_run"])
-        # Airflow raises max_tries when a finished task is cleared, so that this number stays the
-        # same over retries and is new after a clear.
-        cycle = (ti.max_tries or 0) - (self.retries or 0)
-        attempt = ti.try_number if self.reattach == "never" else 0
-        key = job_key(
-            self.resource_type,
-            start,
-            end,
-            ti.dag_id,
-            ti.task_id,
-            ti.run_id,
-            ti.map_index,
-            cycle,
-            attempt,
-        )
-        prefix = self.friendly_name or re.sub(r"[^A-Za-z0-9_]", "_", ti.task_id)[:MAX_PREFIX]
-        return ExportRequest.parse(
+        request = ExportRequest.parse(
             resource_type=self.resource_type,
             start_day=start,
             end_day=end,
-            friendly_name=job_name(prefix, key),
+            friendly_name=self.friendly_name
+            or re.sub(r"[^A-Za-z0-9_]", "_", ti.task_id)[:MAX_PREFIX],
             webhook_url=self.webhook_url,
             webhook_method=self.webhook_method,
             email=self.completion_email,
         )
+        reattach = Reattach.parse(self.reattach)
+        return Submission.of(
+            request,
+            namespace,
+            ti.dag_id,
+            ti.task_id,
+            ti.run_id,
+            ti.map_index,
+            # Airflow raises max_tries when a finished task is cleared, and only then.
+            cycle=(ti.max_tries, ti.try_number if reattach is Reattach.NEVER else None),
+            reattach=reattach,
+        )
 
-    def _submit(self, context: Context, client: Client, request: ExportRequest) -> Job:
-        from airflow_provider_bulkexports.api.submit import submit_once
+    def _deadline(self, context: Context, submission: Submission) -> float:
+        """Return when the wait ends; before its days can be exported it has not begun."""
+        seconds = check_seconds("timeout", self.timeout)
+        if self.execution_timeout is not None:
+            # Airflow does not apply it while a task is deferred.
+            seconds = min(seconds, self.execution_timeout.total_seconds())
+        possible = submission.request.exportable_from.timestamp()
+        return max(_started_at(context["ti"]), possible) + seconds
+
+    def _submit(self, run: _Run, not_before: float = 0.0, posts: int = 0) -> _Awaited:
+        from airflow_provider_bulkexports.api.submit import submit
 
         while True:
             try:
-                return submit_once(
-                    client,
-                    request,
-                    any_covering=self.reattach == "range",
-                    # The try before this one may have been killed with its POST on the way.
-                    cautious=context["ti"].try_number > 1,
-                    sleep=lambda seconds: self._pause(client, seconds),
-                    check=lambda: self._stop_if_killed(client),
+                submitted = submit(
+                    run.client,
+                    run.submission,
+                    may_have_posted=run.context["ti"].try_number > 1,
+                    not_before=not_before,
+                    posts=posts,
+                    pause=lambda seconds: self._pause(run, seconds),
+                    check=self._kill_switch.check,
                 )
+                return _Awaited(submitted.job.sid, submitted.owned, submitted.job)
+            except Unsettled as error:
+                not_before, posts = error.not_before, error.posts
+                self._pause_until(run, not_before, str(error), not_before=not_before, posts=posts)
             except NotExportableYet as error:
                 if not self.wait_until_exportable:
-                    raise
-                self.log.info("%s", error)
-                self.log.info("Waiting until %s.", error.available_at)
-                self._wait_until(client, error.available_at)
+                    raise InvalidRequest(
+                        f"{error} Ask for an earlier end_day, or set wait_until_exportable=True."
+                    ) from None
+                self._pause_until(run, _spread(error.available_at), str(error))
             except QuotaExceeded as error:
                 if not self.wait_for_quota:
                     raise
-                self.log.warning("%s Waiting until then.", error)
-                self._wait_until(client, error.resets_at)
+                self._pause_until(run, _spread(error.resets_at), str(error))
             except BaseException:
                 # On Airflow 2 a kill breaks off the POST itself, whose job would be left behind.
-                if self._killed and self.cancel_on_kill:
-                    self._cancel_unseen(client, request)
+                self._kill_switch.delete_unseen(run.client, run.submission)
                 raise
 
-    def _wait(
-        self, context: Context, client: Client, request: ExportRequest, job: Job, deadline: float
-    ) -> str:
-        started = time.time()
-        while (state := job.state(request.start_day, request.end_day)) is JobState.ACTIVE:
-            now = time.time()
-            if now >= deadline:
-                fate = "It goes on; a retry adopts it"
-                if self.cancel_on_kill and self._job_sid is not None:
-                    self._cancel(client, self._job_sid)
-                    fate = "It was deleted"
+    def _pause(self, run: _Run, seconds: float) -> None:
+        if pace_module.PACE.now() + seconds >= run.deadline:
+            raise AirflowException("Whether there is a job is not known when the timeout ends.")
+        self._kill_switch.sleep(seconds)
+
+    def _pause_until(
+        self, run: _Run, moment: float, reason: str, *, not_before: float = 0.0, posts: int = 0
+    ) -> None:
+        """Wait to submit, in the triggerer if deferrable; the task starts over from the list."""
+        from pendulum import from_timestamp
+
+        pace = pace_module.PACE
+        if moment >= run.deadline:
+            raise AirflowException(
+                "The job could not be created within the timeout, which ends at "
+                f"{from_timestamp(run.deadline).to_iso8601_string()}. {reason}"
+            )
+        # Airflow's trigger may cut the fraction of a second off.
+        moment = math.ceil(max(moment, pace.now() + pace.shortest_poll))
+        until = from_timestamp(moment).start_of("second").to_iso8601_string()
+        self.log.info("%s Waiting until %s.", reason, until)
+        if self.deferrable:
+            facts = {"deadline": run.deadline, "not_before": not_before, "posts": posts}
+            trigger = date_time_trigger(from_timestamp(moment))
+            self.defer(trigger=trigger, method_name="resume", kwargs=facts)
+        self._kill_switch.sleep(moment - pace.now())
+
+    def _wait(self, run: _Run, awaited: _Awaited) -> str:
+        request = run.submission.request
+        days = request.start_day, request.end_day
+        while True:
+            self._note(run, awaited)
+            job, now = awaited.job, pace_module.PACE.now()
+            if job is not None and (
+                not self.wait_for_completion or job.state(*days) is not JobState.ACTIVE
+            ):
+                return self._finish(run, job, job.state(*days))
+            if now >= run.deadline:
                 raise AirflowException(
-                    f"Job {job.sid} was not done within its timeout. {fate}. "
-                    f"Days by status:\n{job.report()}"
+                    f"Job {awaited.job_sid} was not done within the timeout. {self._fate()} "
+                    f"Days by status:\n{job.report() if job else '  (not known)'}"
                 )
             if self.deferrable:
-                self.log.info("Waiting in the triggerer for job %s.", job.sid)
+                self.log.info("Waiting in the triggerer for job %s.", awaited.job_sid)
                 self.defer(
-                    trigger=self._trigger(request, job.sid, deadline),
+                    trigger=self._trigger(run, awaited),
                     method_name="execute_complete",
+                    kwargs={"deadline": run.deadline},
                 )
-            estimate = job.estimated_completion
-            remaining = estimate.timestamp() - now if estimate else None
-            self._pause(client, min(next_wait(now - started, remaining), deadline - now))
-            try:
-                job = client.fetch_job(job.sid)
-            except Fatal:
-                raise
-            except BulkExportsError as error:
-                self.log.warning("Could not read job %s, trying on: %s", job.sid, error)
-        self._push(context, "job", job.as_xcom())
+            watch = JobWatch(now, run.deadline, start_day=days[0], end_day=days[1])
+            over = follow(
+                watch,
+                JobReader(request.resource_type).reading(run.client, awaited.job_sid),
+                sleep=self._kill_switch.sleep,
+                say=lambda line: self.log.log(line.level, "%s", line.text),
+            )
+            awaited = self._after_waiting(run, awaited, over, watch.trouble)
+
+    def _after_waiting(self, run: _Run, awaited: _Awaited, over: Over, trouble: str) -> _Awaited:
+        """Return what to go on with: the awaited job, its twin, or a new one in its place."""
+        from airflow_provider_bulkexports.api.submit import reread
+
+        sid, pace = awaited.job_sid, pace_module.PACE
+        if over is Over.REFUSED:
+            raise AirflowException(
+                f"Connection {self.bulkexports_conn_id!r}: Twilio refused its credentials for "
+                f"{pace.refused / 60:.0f} min ({trouble}). Job {sid} goes on; mend the "
+                "connection, a retry or clear adopts it."
+            )
+        run.limit_client()
+        try:
+            job = reread(run.client, run.submission, sid, owned=awaited.owned)
+        except Fatal:
+            raise
+        except BulkExportsError as error:
+            if pace.now() >= run.deadline:
+                self._note(run, awaited)
+                raise AirflowException(
+                    f"Job {sid} was not done within the timeout as far as is known. "
+                    f"{self._fate()} {error}"
+                ) from None
+            self.log.warning("Could not read job %s, waiting on: %s", sid, error)
+            return replace(awaited, job=None)
+        if job is not None:
+            return _Awaited(job.sid, awaited.owned, job)
+        if not awaited.owned:
+            self.log.warning("Job %s, which is not this task's own, is gone.", sid)
+            return self._submit(run)
+        if over is not Over.GONE:
+            return replace(awaited, job=None)
+        raise AirflowFailException(
+            f"Twilio no longer knows job {sid}: deleted there, expired after 7 days, or another "
+            "account's connection. A retry would pay for its days again; clear the task to do so."
+        )
+
+    def _fate(self) -> str:
+        """Delete the job that the timeout has overtaken, if jobs are deleted, and say so."""
+        return "It was deleted." if self._kill_switch.delete() else "It keeps running."
+
+    def _note(self, run: _Run, awaited: _Awaited) -> None:
+        """Tell everybody which job it is: a kill, lineage, and whoever reads XComs."""
+        self._kill_switch.guard(run.client, awaited.job_sid if awaited.owned else None)
+        # Before any XCom, which Airflow may refuse of a task that was stopped.
+        self._kill_switch.check()
+        self._lineage_sid = awaited.job_sid
+        self._push(run, "job_sid", awaited.job_sid)
+
+    def _finish(self, run: _Run, job: Job, state: JobState) -> str:
+        self._push(run, "job", job.as_xcom())
         if state is JobState.FAILED:
             raise AirflowException(
                 f"Job {job.sid} failed: not every day was exported. A retry creates a new job for "
                 f"the whole range. Days by status:\n{job.report()}"
             )
-        self.log.info("Job %s is complete:\n%s", job.sid, job.report())
+        if state is JobState.COMPLETED:
+            self.log.info("Job %s is complete:\n%s", job.sid, job.report())
         return job.sid
 
-    def _trigger(
-        self, request: ExportRequest, job_sid: str, deadline: float
-    ) -> BulkExportsJobTrigger:
+    def _trigger(self, run: _Run, awaited: _Awaited) -> BulkExportsJobTrigger:
         from airflow_provider_bulkexports.triggers import BulkExportsJobTrigger
 
+        request = run.submission.request
         return BulkExportsJobTrigger(
             bulkexports_conn_id=self.bulkexports_conn_id,
             resource_type=request.resource_type.value,
-            job_sid=job_sid,
+            job_sid=awaited.job_sid,
             start_day=request.start_day.isoformat(),
             end_day=request.end_day.isoformat(),
-            started_at=time.time(),
-            deadline=deadline,
-            cancel_on_kill=self.cancel_on_kill and self._job_sid is not None,
+            started_at=pace_module.PACE.now(),
+            deadline=run.deadline,
+            owned=awaited.owned,
+            cancel_on_kill=self.cancel_on_kill,
         )
 
-    def _wait_until(self, client: Client, moment: datetime) -> None:
-        # Spread: tasks that wait for the same midnight should not all come at once.
-        delay = max(moment.timestamp() - time.time(), SHORTEST_WAIT) + random.uniform(1, 60)
-        if self.deferrable:
-            from pendulum import from_timestamp
-
-            self.defer(
-                trigger=date_time_trigger(from_timestamp(time.time() + delay)), method_name="resume"
-            )
-        self._pause(client, delay)
-
-    def _timeout_seconds(self) -> float:
-        timeout = self.timeout
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
-        if self.execution_timeout is not None:
-            # Airflow does not apply it while a task is deferred.
-            seconds = min(seconds, self.execution_timeout.total_seconds())
-        return seconds
-
-    def _pause(self, client: Client, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while True:
-            self._stop_if_killed(client)
-            left = end - time.monotonic()
-            if left <= 0:
-                return
-            time.sleep(min(left, 0.5))
-
-    def _stop_if_killed(self, client: Client) -> None:
-        if not self._killed:
-            return
-        if self.cancel_on_kill and self._job_sid is not None:
-            self._cancel(client, self._job_sid)
-        raise AirflowException("The task was ended from outside.")
-
-    def _note(self, request: ExportRequest, job: Job) -> None:
-        """Remember the job that a kill may delete: this task's own."""
-        from airflow_provider_bulkexports.api.submit import jobs_of
-
-        self._job_sid = job.sid if jobs_of(request, [job]) else None
-        self._lineage_sid = job.sid
-
-    def _cancel(self, client: Client, sid: str) -> None:
-        self._job_sid = None
-        try:
-            with client.hurried() as quick:
-                quick.delete_job(sid)
-            self.log.info("Deleted job %s.", sid)
-        except BulkExportsError as error:
-            self.log.warning("Could not delete job %s: %s", sid, error)
-
-    def _cancel_unseen(self, client: Client, request: ExportRequest) -> None:
-        from airflow_provider_bulkexports.api.submit import jobs_of
-
-        time.sleep(1)  # the request may still be on its way
-        try:
-            with client.hurried() as quick:
-                jobs = jobs_of(request, quick.list_jobs(request.resource_type))
-        except BulkExportsError as error:
-            self.log.warning("Could not look for a job to delete: %s", error)
-            return
-        for job in jobs:
-            self._cancel(client, job.sid)
-
-    def _announce(self, context: Context, client: Client, job: Job) -> None:
-        link = f"{client.base_url}/v1/Exports/Jobs/{job.sid}"
-        context["ti"].xcom_push(key=BulkExportsJobLink.XCOM_KEY, value=link)
-
-    def _push(self, context: Context, key: str, value: Any) -> None:
+    def _push(self, run: _Run, key: str, value: Any) -> None:
         if self.do_xcom_push:
-            context["ti"].xcom_push(key=key, value=value)
+            run.context["ti"].xcom_push(key=key, value=value)
+
+
+def _started_at(ti: Any) -> float:
+    """Return when this try started, before any deferral; ``dag.test`` of 2.11 does not say."""
+    return ti.start_date.timestamp() if ti.start_date else pace_module.PACE.now()
+
+
+def _spread(moment: datetime) -> float:
+    """Return an instant a little later, so that not all come at once at midnight."""
+    return moment.timestamp() + random.uniform(*pace_module.PACE.spread)
 
 
 class BulkExportsDeleteJobOperator(BaseOperator):
@@ -415,7 +493,8 @@ class BulkExportsDeleteJobOperator(BaseOperator):
 
     :param job_sid: the job's SID. (templated)
     :param bulkexports_conn_id: the connection's id. (templated)
-    :raises AirflowFailException: for a malformed SID or refused credentials.
+    :raises AirflowFailException: for a malformed SID or a missing connection.
+    :raises AirflowException: when Twilio did not answer or refused the credentials.
     """
 
     template_fields: Sequence[str] = ("job_sid", "bulkexports_conn_id")
@@ -431,6 +510,7 @@ class BulkExportsDeleteJobOperator(BaseOperator):
         super().__init__(**kwargs)
         self.job_sid = job_sid
         self.bulkexports_conn_id = bulkexports_conn_id
+        check_literals(parse_job_sid, job_sid)
 
     def execute(self, context: Context) -> None:  # noqa: ARG002
         """Delete the job."""
@@ -441,5 +521,5 @@ class BulkExportsDeleteJobOperator(BaseOperator):
                     self.log.info("Deleted job %s.", sid)
                 else:
                     self.log.warning(
-                        "Twilio knows no job %s: finished, deleted or never made.", sid
+                        "Twilio knows no job %s: finished, deleted or never created.", sid
                     )

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from io import BufferedIOBase
     from pathlib import Path
 
-__all__ = ["EXTRA", "SCHEMAS", "Kind", "ParquetResult", "write_parquet"]
+__all__ = ["EXTRA", "SCHEMAS", "Kind", "ParquetResult", "require_engine", "write_parquet"]
 
 EXTRA = "_extra"
 """Column with the fields that are not in the schema, as JSON text."""
@@ -165,7 +165,7 @@ def write_parquet(
     :raises BadData: when ``source`` is not a whole gzip file.
     :raises Fatal: when the extra ``parquet`` is not installed.
     """
-    _require_engine()
+    require_engine()
     converter = _Converter(resource_type)
     parts = (path.with_name(path.name + ".part") for path in (target, rejected))
     with ExitStack() as cleanup:
@@ -696,7 +696,12 @@ _WORDS = {
 }
 
 
-def _require_engine() -> None:
+def require_engine() -> None:
+    """
+    Refuse to go on without the packages that Parquet needs.
+
+    :raises Fatal: naming those that are missing and how to install them.
+    """
     missing = [name for name in ("pyarrow", "isal") if importlib.util.find_spec(name) is None]
     if missing:
         raise Fatal(

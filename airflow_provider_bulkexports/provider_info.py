@@ -24,6 +24,7 @@ CONNECTION_TYPE: dict[str, Any] = {
             "login": "AC… or SK…, then 32 hexadecimal digits",
             "base_url": "leave empty for Twilio",
             "allowed_hosts": "leave empty for S3 alone",
+            "namespace": "leave empty unless deployments share an account",
         },
     },
     "conn-fields": {
@@ -35,6 +36,11 @@ CONNECTION_TYPE: dict[str, Any] = {
         "allowed_hosts": {
             "label": "Allowed hosts",
             "description": "Hosts beside S3 that files may come from, with commas between.",
+            "schema": {"type": ["string", "null"], "default": None},
+        },
+        "namespace": {
+            "label": "Namespace",
+            "description": "Tells deployments apart that share an account, such as staging.",
             "schema": {"type": ["string", "null"], "default": None},
         },
     },
@@ -69,5 +75,4 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": modules("sensors"),
         "triggers": modules("triggers"),
         "connection-types": [CONNECTION_TYPE],
-        "extra-links": [f"{_PACKAGE}.links.BulkExportsJobLink"],
     }

@@ -1,15 +1,25 @@
-"""Sensors: a job has finished; days can be had."""
+"""Sensors: a job has finished; days are available."""
 
 from __future__ import annotations
 
-import time
+import math
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_bulkexports.api.calendar import days_between, parse_range, show_days
+from airflow_provider_bulkexports.api import pace as pace_module
+from airflow_provider_bulkexports.api.calendar import days_between, parse_day, parse_range
 from airflow_provider_bulkexports.api.errors import BulkExportsError, Fatal
-from airflow_provider_bulkexports.api.job import JobState, available_days, parse_job_sid
+from airflow_provider_bulkexports.api.job import Job, JobState, available_days, parse_job_sid
 from airflow_provider_bulkexports.api.request import ResourceType
+from airflow_provider_bulkexports.api.watch import (
+    MISSING,
+    DaysWatch,
+    JobReader,
+    JobWatch,
+    Over,
+)
+from airflow_provider_bulkexports.arguments import check_literals
 from airflow_provider_bulkexports.compat import (
+    AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -24,7 +34,9 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_provider_bulkexports.api.job import Job
+    from airflow_provider_bulkexports.api.client import Client
+    from airflow_provider_bulkexports.api.watch import Answer, Watch
+    from airflow_provider_bulkexports.compat import BaseTrigger
 
 __all__ = ["BulkExportsDaysSensor", "BulkExportsJobSensor"]
 
@@ -34,49 +46,97 @@ class _BulkExportsSensor(BaseSensorOperator):
 
     bulkexports_conn_id: str
     deferrable: bool
+    _watch: Watch | None = None
 
     def poke(self, context: Context) -> bool:  # noqa: ARG002
-        """Look once; an outage is no answer, so the sensor goes on until its timeout."""
-        with airflow_errors(self.bulkexports_conn_id):
-            try:
-                return self._look()
-            except Fatal:
-                raise
-            except BulkExportsError as error:
-                self.log.warning("Could not look, trying on: %s", error)
-                return False
+        """Look; an outage is no answer, so the sensor goes on until its timeout."""
+        pace = pace_module.PACE
+        while True:
+            answer, done = self._look()
+            # A job counts as gone only when two looks agree, and a later poke may know nothing
+            # of this one: with mode="reschedule" it is another process.
+            if answer is not MISSING:
+                return done
+            assert self._watch is not None  # noqa: S101 - the look has made it
+            pace.sleep(max(0.0, self._watch.next_look(pace.now()) - pace.now()))
 
     def execute(self, context: Context) -> Any:
         """Wait, in the triggerer if deferrable."""
         if not self.deferrable:
             return super().execute(context)
         try:
-            return self._defer_unless_done(context, time.time() + self.timeout)
+            return self._defer_unless_done(pace_module.PACE.now() + self.timeout)
         except (AirflowFailException, AirflowSensorTimeout) as error:
             # As Airflow itself does for a poke and on resuming.
             if self.soft_fail or self.never_fail:
                 raise AirflowSkipException(f"Skipping instead of failing: {error}") from error
             raise
 
-    def execute_complete(self, context: Context, event: Any = None) -> None:
+    def execute_complete(
+        self,
+        context: Context,  # noqa: ARG002
+        event: Any = None,
+        deadline: float | None = None,
+    ) -> None:
         """Look again after waiting: what woke the task is only a hint."""
         try:
-            deadline = float(event["deadline"])
+            over, trouble = Over(event["over"]), str(event["trouble"])
         except (TypeError, KeyError, ValueError):
-            deadline = time.time() + self.timeout
-        self._defer_unless_done(context, deadline)
+            over, trouble = Over.DONE, ""
+        if over in (Over.GONE, Over.REFUSED):
+            raise self._failure(over, trouble)
+        late = over is Over.LATE
+        self._defer_unless_done(deadline or pace_module.PACE.now() + self.timeout, late=late)
 
-    def _defer_unless_done(self, context: Context, deadline: float) -> None:
-        if self.poke(context):
+    def _defer_unless_done(self, deadline: float, *, late: bool = False) -> None:
+        _, done = self._look()
+        if done:
             return
-        if time.time() >= deadline:
+        if late or pace_module.PACE.now() >= deadline:
             raise AirflowSensorTimeout(f"Not done within {self.timeout:.0f} s.")
-        self._defer(deadline)
+        self.defer(
+            trigger=self._trigger(deadline),
+            method_name="execute_complete",
+            kwargs={"deadline": deadline},
+        )
 
-    def _look(self) -> bool:
+    def _look(self) -> tuple[Answer, bool]:
+        """Return what one reading says, and whether the wait is over."""
+        with airflow_errors(self.bulkexports_conn_id):
+            if self._watch is None:
+                self._watch = self._new_watch()
+            try:
+                with BulkExportsHook(self.bulkexports_conn_id).get_conn() as client:
+                    answer = self._read(client)
+            except Fatal:
+                raise
+            except BulkExportsError as error:
+                answer = error
+        over, lines = self._watch.see(answer, pace_module.PACE.now())
+        for line in lines:
+            self.log.log(line.level, "%s", line.text)
+        if over in (Over.GONE, Over.REFUSED):
+            raise self._failure(over, self._watch.trouble)
+        return answer, over is Over.DONE
+
+    def _failure(self, over: Over, trouble: str) -> Exception:
+        if over is Over.REFUSED:
+            return AirflowException(
+                f"Connection {self.bulkexports_conn_id!r}: Twilio refused its credentials for "
+                f"{pace_module.PACE.refused / 60:.0f} min ({trouble})."
+            )
+        return AirflowFailException(
+            f"Twilio no longer knows job {getattr(self, 'job_sid', '')}: deleted there, expired "
+            "after 7 days, or another account's connection."
+        )
+
+    def _new_watch(self) -> Watch:
         raise NotImplementedError
 
-    def _defer(self, deadline: float) -> None:
+    def _read(self, client: Client) -> Answer:
+        raise NotImplementedError
+
+    def _trigger(self, deadline: float) -> BaseTrigger:
         raise NotImplementedError
 
 
@@ -107,42 +167,42 @@ class BulkExportsJobSensor(_BulkExportsSensor):
         self.bulkexports_conn_id = bulkexports_conn_id
         self.deferrable = deferrable
         self._job: Job | None = None
+        check_literals(parse_job_sid, job_sid)
 
-    def _look(self) -> bool:
+    def _new_watch(self) -> Watch:
+        return JobWatch(pace_module.PACE.now(), math.inf)
+
+    def _read(self, client: Client) -> Answer:
         sid = parse_job_sid(self.job_sid)
-        with BulkExportsHook(self.bulkexports_conn_id).get_conn() as client:
-            self._job = client.fetch_job(sid)
-        state = self._job.state()
-        if state is JobState.FAILED:
+        answer = JobReader(None).read(client, [sid])[sid]
+        self._job = answer if isinstance(answer, Job) else None
+        if self._job is not None and self._job.state() is JobState.FAILED:
             raise AirflowFailException(
                 f"Job {self._job.sid} failed: not every day was exported. Days by status:\n"
                 f"{self._job.report()}"
             )
-        return state is JobState.COMPLETED
+        return answer
 
-    def _defer(self, deadline: float) -> None:
+    def _trigger(self, deadline: float) -> BaseTrigger:
         from airflow_provider_bulkexports.triggers import BulkExportsJobTrigger
 
-        kind = self._job.resource_type if self._job else None
-        self.defer(
-            trigger=BulkExportsJobTrigger(
-                bulkexports_conn_id=self.bulkexports_conn_id,
-                resource_type=kind.value if kind else None,
-                job_sid=self.job_sid,
-                start_day=None,
-                end_day=None,
-                started_at=time.time(),
-                deadline=deadline,
-            ),
-            method_name="execute_complete",
+        resource_type = self._job.resource_type if self._job else None
+        return BulkExportsJobTrigger(
+            bulkexports_conn_id=self.bulkexports_conn_id,
+            resource_type=resource_type.value if resource_type else None,
+            job_sid=parse_job_sid(self.job_sid),
+            start_day=None,
+            end_day=None,
+            started_at=pace_module.PACE.now(),
+            deadline=deadline,
         )
 
 
 class BulkExportsDaysSensor(_BulkExportsSensor):
     """
-    Wait until every day of a range can be had, whoever had it exported.
+    Wait until every day of a range is available, whoever had it exported.
 
-    A day can be had when its file is listed, or when a listed job says that it is done: an empty
+    A day is available when its file is listed, or when a listed job says that it is done: an empty
     day may have no file.
 
     :param resource_type: ``Messages``, ``Calls``, ``Conferences`` or ``Participants``. (templated)
@@ -177,31 +237,34 @@ class BulkExportsDaysSensor(_BulkExportsSensor):
         self.end_day = end_day
         self.bulkexports_conn_id = bulkexports_conn_id
         self.deferrable = deferrable
+        check_literals(ResourceType.parse, resource_type)
+        check_literals(lambda day: parse_day(day, "start_day"), start_day)
+        check_literals(lambda day: parse_day(day, "end_day"), end_day)
+        check_literals(parse_range, start_day, end_day)
 
     def _range(self) -> tuple[ResourceType, date, date]:
         return ResourceType.parse(self.resource_type), *parse_range(self.start_day, self.end_day)
 
-    def _look(self) -> bool:
-        kind, start, end = self._range()
-        with BulkExportsHook(self.bulkexports_conn_id).get_conn() as client:
-            found = available_days(client.list_days(kind), client.list_jobs(kind))
-        missing = set(days_between(start, end)) - found
-        if missing:
-            self.log.info("%s not there yet: %s.", kind, show_days(missing))
-        return not missing
+    def _new_watch(self) -> Watch:
+        _, start, end = self._range()
+        wanted = frozenset(days_between(start, end))
+        return DaysWatch(pace_module.PACE.now(), math.inf, wanted=wanted)
 
-    def _defer(self, deadline: float) -> None:
+    def _read(self, client: Client) -> Answer:
+        resource_type, _, _ = self._range()
+        return frozenset(
+            available_days(client.list_days(resource_type), client.list_jobs(resource_type).jobs)
+        )
+
+    def _trigger(self, deadline: float) -> BaseTrigger:
         from airflow_provider_bulkexports.triggers import BulkExportsDaysTrigger
 
-        kind, start, end = self._range()
-        self.defer(
-            trigger=BulkExportsDaysTrigger(
-                bulkexports_conn_id=self.bulkexports_conn_id,
-                resource_type=kind.value,
-                start_day=start.isoformat(),
-                end_day=end.isoformat(),
-                started_at=time.time(),
-                deadline=deadline,
-            ),
-            method_name="execute_complete",
+        resource_type, start, end = self._range()
+        return BulkExportsDaysTrigger(
+            bulkexports_conn_id=self.bulkexports_conn_id,
+            resource_type=resource_type.value,
+            start_day=start.isoformat(),
+            end_day=end.isoformat(),
+            started_at=pace_module.PACE.now(),
+            deadline=deadline,
         )

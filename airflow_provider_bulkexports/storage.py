@@ -1,6 +1,6 @@
 """Exported days in object storage: where they lie, what says that one is whole.
 
-The folder ``<destination>/<ResourceType>/day=YYYY-MM-DD/`` holds the day's file and, written
+The folder ``<destination>/<ResourceType>/day=YYYY-MM-DD/`` holds the day file and, written
 last, ``_manifest.json``. A day is there when its manifest is, and every file that it names, at the
 size that it says. Engines that scan such folders pass over names that begin with an underscore.
 """

@@ -25,6 +25,7 @@ from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.compat import (
     AirflowException,
     AirflowFailException,
+    AirflowNotFoundException,
     BaseOperator,
     object_storage_path,
 )
@@ -146,9 +147,9 @@ class BulkExportsToObjectStorageOperator(BaseOperator):
         """Bring the days home."""
         with airflow_errors(self.bulkexports_conn_id):
             self._check_arguments()
+            root = _storage_root(self.destination, self.object_storage_conn_id)
             with BulkExportsHook(self.bulkexports_conn_id).get_conn() as client:
                 kind, wanted = self._wanted(client)
-                root = object_storage_path(self.destination, self.object_storage_conn_id)
                 store = DayStore(root, kind)
                 self.log.info("%d days of %s to %s.", len(wanted), kind, root)
                 manifests = _Run(self, client, store, kind, wanted).run()
@@ -181,11 +182,11 @@ class BulkExportsToObjectStorageOperator(BaseOperator):
         self.killed = True
 
     def sleep(self, seconds: float) -> None:
-        """Wait between two tries of a day, unless the task was ended."""
+        """Wait between two tries of a day, unless the task was stopped."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if self.killed:
-                raise BadData("the task was ended from outside")
+                raise BadData("the task was stopped")
             time.sleep(min(left, 0.5))
 
     def _check_arguments(self) -> None:
@@ -198,10 +199,15 @@ class BulkExportsToObjectStorageOperator(BaseOperator):
             value = getattr(self, name)
             if value not in allowed:
                 raise InvalidRequest(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
+        if self.output_format == "parquet":
+            from airflow_provider_bulkexports.parquet import require_engine
+
+            require_engine()
         if self.max_parallel_days < 1:
             raise InvalidRequest(f"max_parallel_days is {self.max_parallel_days}; give 1 or more.")
 
     def _wanted(self, client: Client) -> tuple[ResourceType, list[_Wanted]]:
+        jobs: Sequence[Job]
         if self.job_sid is not None:
             job = client.fetch_job(parse_job_sid(self.job_sid))
             if job.resource_type is None or job.start_day is None or job.end_day is None:
@@ -214,11 +220,11 @@ class BulkExportsToObjectStorageOperator(BaseOperator):
                     f"Job {job.sid} is not complete. Wait for it with BulkExportsJobSensor. "
                     f"Days by status:\n{job.report()}"
                 )
-            kind, start, end, jobs = job.resource_type, job.start_day, job.end_day, [job]
+            kind, start, end, jobs = job.resource_type, job.start_day, job.end_day, (job,)
         else:
             kind = ResourceType.parse(self.resource_type)
             start, end = parse_range(self.start_day, self.end_day)
-            jobs = client.list_jobs(kind)
+            jobs = client.list_jobs(kind).jobs
         sizes = {day.day: day.size for day in client.list_days(kind)}
         wanted = []
         for day in days_between(start, end):
@@ -346,7 +352,7 @@ class _Run:
         from airflow_provider_bulkexports.api.download import fetch_day_file
 
         if self._operator.killed:
-            raise BadData("the task was ended from outside")
+            raise BadData("the task was stopped")
         # A copy: Airflow up to 3.1 must not be asked for its connection by several threads at once.
         with _spool_folder() as folder, self._client.copy() as client:
             spool = folder / "part-0.json.gz"
@@ -451,19 +457,32 @@ class BulkExportsMissingDaysOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, str]]:  # noqa: ARG002
         """Compare the storage's manifests with the range."""
-        root = object_storage_path(self.destination, self.object_storage_conn_id)
         try:
+            root = _storage_root(self.destination, self.object_storage_conn_id)
             gaps = BulkExportsHook.missing_days(
                 root, self.resource_type, self.start_day, self.end_day
             )
-        except InvalidRequest as error:
+        except (InvalidRequest, AirflowNotFoundException) as error:
             raise AirflowFailException(str(error)) from None
         ranges = ", ".join(f"{gap['start_day']} to {gap['end_day']}" for gap in gaps)
         self.log.info("%s missing in %s: %s.", self.resource_type, root, ranges or "nothing")
         return gaps
 
 
-def _source(jobs: list[Job], day: date) -> tuple[str | None, Status | None]:
+def _storage_root(destination: str, conn_id: str | None) -> Any:
+    """Return a destination as Airflow's path; refuse what no retry can make a storage."""
+    try:
+        root = object_storage_path(destination, conn_id)
+        root.fs  # noqa: B018 - an unknown scheme is found out only here
+    except (ValueError, ImportError) as error:
+        raise InvalidRequest(
+            f"destination is {destination!r}, which this Airflow cannot open: {error}. Check the "
+            "address, and that the provider of that storage is installed."
+        ) from None
+    return root
+
+
+def _source(jobs: Sequence[Job], day: date) -> tuple[str | None, Status | None]:
     """Return the newest listed job that exported a day, and the day's status in it."""
     # The list is oldest first, and Twilio serves the newest file of a day.
     for job in reversed(jobs):

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import import_module, metadata
 from pathlib import Path
@@ -44,8 +44,7 @@ os.environ |= {
 
 import pytest  # noqa: E402
 
-from airflow_provider_bulkexports.api import polling, submit  # noqa: E402
-from airflow_provider_bulkexports.api.client import Client  # noqa: E402
+from airflow_provider_bulkexports.api import pace as pace_module  # noqa: E402
 from airflow_provider_bulkexports.compat import AIRFLOW_3  # noqa: E402
 from airflow_provider_bulkexports.operators import BulkExportsCreateJobOperator  # noqa: E402
 from airflow_provider_bulkexports.sandbox.server import Sandbox  # noqa: E402
@@ -57,11 +56,10 @@ except ImportError:  # before 3.2
 
 CONNECTION = "bulkexports_default"
 DAY = "2026-01-05"
-POST = "POST /v1/Exports/{ResourceType}/Jobs"
-LISTING = "GET /v1/Exports/{ResourceType}/Jobs"
-FETCH = "GET /v1/Exports/Jobs/{JobSid}"
-DELETE = "DELETE /v1/Exports/Jobs/{JobSid}"
-LINK = "_link_BulkExportsJobLink"
+POST = "create_job"
+LISTING = "list_jobs"
+FETCH = "fetch_job"
+DELETE = "delete_job"
 
 
 @dataclass
@@ -84,6 +82,7 @@ class TaskInstance:
     map_index: int = -1
     try_number: int = 1
     max_tries: int = 0
+    start_date: datetime = field(default_factory=lambda: datetime.now(UTC))
     xcoms: dict[str, Any] = field(default_factory=dict)
 
     def xcom_push(self, key: str, value: Any) -> None:
@@ -98,6 +97,8 @@ def rebuilt(trigger: Any) -> Any:
     """Return the trigger as a triggerer has it: made anew from what was stored."""
     path, kwargs = trigger.serialize()
     module, _, name = path.rpartition(".")
+    if not module.startswith("airflow_provider_bulkexports"):
+        return trigger
     return getattr(import_module(module), name)(**json.loads(json.dumps(kwargs)))
 
 
@@ -129,29 +130,32 @@ def run_task(task: Any, ti: TaskInstance | None = None, dag_run: DagRun | None =
     while True:
         event = fire(rebuilt(waiting.trigger))
         try:
-            return task.resume_execution(waiting.method_name, {"event": event}, context)
+            facts = {"event": event, **(waiting.kwargs or {})}
+            return task.resume_execution(waiting.method_name, facts, context)
         except TaskDeferred as deferral:
             waiting = deferral
 
 
 def connection(sandbox: Sandbox, **changes: Any) -> str:
     """Return a connection to the sandbox as the text of its environment variable."""
-    fields = {
-        "conn_type": "twilio_bulkexports",
-        "login": sandbox.account_sid,
-        "password": sandbox.auth_token,
-        "extra": {"base_url": sandbox.url},
-    }
-    return json.dumps(fields | changes)
+    return sandbox.connection(**changes)
 
 
 def jobs_of(sandbox: Sandbox) -> list[dict[str, Any]]:
     """Return the jobs that were made and not deleted."""
-    return [job for job in sandbox.ledger()["jobs"] if not job["deleted"]]
+    return sandbox.jobs(live=True)
 
 
 def requests_of(sandbox: Sandbox, route: str) -> int:
-    return int(sandbox.ledger()["requests"].get(route, 0))
+    return sandbox.requests(route)
+
+
+def let_thread_run_tasks() -> None:
+    """Let this thread run operators, which Airflow 2.11 lets only the one that imported it."""
+    if not AIRFLOW_3:
+        from airflow.models.baseoperator import ExecutorSafeguard
+
+        ExecutorSafeguard._sentinel.callers = {}
 
 
 class Running:
@@ -164,11 +168,7 @@ class Running:
         self._thread.start()
 
     def _run(self, task: Any, ti: TaskInstance | None) -> None:
-        if not AIRFLOW_3:
-            from airflow.models.baseoperator import ExecutorSafeguard
-
-            # Airflow 2.11 makes this for the thread that imported it only.
-            ExecutorSafeguard._sentinel.callers = {}
+        let_thread_run_tasks()
         try:
             self.result = run_task(task, ti)
         except BaseException as error:  # noqa: BLE001 - for the test to look at
@@ -247,17 +247,26 @@ def sandbox(monkeypatch):
         yield running
 
 
+def change_pace(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Change waits and limits for the length of a test."""
+    monkeypatch.setattr(pace_module, "PACE", replace(pace_module.PACE, **changes))
+
+
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    """Shorten the waits that are constants, so that ten seconds pass in no time."""
-    from airflow_provider_bulkexports import operators, triggers
-
-    for module in (polling, operators, triggers):
-        monkeypatch.setattr(module, "SHORTEST_WAIT", 0.05)
-    monkeypatch.setitem(submit.submit_once.__kwdefaults__, "settle", 0.1)
+    """Shorten every wait, so that minutes pass in no time."""
+    change_pace(
+        monkeypatch,
+        looks=(0.05, 0.1, 0.15),
+        settle=0.3,
+        credentials=(0.05, 0.1),
+        shortest_poll=0.05,
+        refused=1.0,
+        gone=0.3,
+    )
 
 
 @pytest.fixture
 def one_try(monkeypatch):
     """Let a call fail at its first lost answer instead of after 15 s of repeating."""
-    monkeypatch.setitem(Client.__init__.__kwdefaults__, "tries", 1)
+    change_pace(monkeypatch, tries=1)

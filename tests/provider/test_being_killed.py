@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from in_process import (
+    CONNECTION,
+    DAY,
     DELETE,
     POST,
     Running,
     TaskInstance,
+    change_pace,
     context_of,
     create,
     deferral_of,
@@ -24,7 +29,11 @@ from in_process import (
 )
 
 from airflow_provider_bulkexports import triggers
+from airflow_provider_bulkexports.api.request import ExportRequest, ResourceType
 from airflow_provider_bulkexports.compat import TRIGGER_HAS_ON_KILL, AirflowException
+from airflow_provider_bulkexports.hooks import BulkExportsHook
+from airflow_provider_bulkexports.sandbox.server import Sandbox
+from airflow_provider_bulkexports.triggers import BulkExportsJobTrigger
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +46,7 @@ def test_killed_while_polling(sandbox, cancel):
     """The task stops within a second; the job stays unless cancel_on_kill says otherwise."""
     ti, task = TaskInstance(), create(cancel_on_kill=cancel)
     running = Running(task, ti)
-    wait_for(lambda: requests_of(sandbox, "GET /v1/Exports/Jobs/{JobSid}") > 0)
+    wait_for(lambda: requests_of(sandbox, "fetch_job") > 0)
     started = time.monotonic()
     task.on_kill()
     assert time.monotonic() - started < 1
@@ -92,7 +101,7 @@ def test_a_signal_while_the_post_is_in_flight(sandbox, raises):
 
 
 def test_a_killed_task_that_cannot_push_still_deletes(sandbox):
-    """Airflow may refuse XComs of an ended task; the job is deleted before they are sent."""
+    """Airflow may refuse XComs of a stopped task; the job is deleted before they are sent."""
 
     class Ended(TaskInstance):
         def xcom_push(self, key, value):
@@ -111,9 +120,7 @@ def test_a_killed_task_that_cannot_push_still_deletes(sandbox):
 @pytest.mark.parametrize("cancel", [False, True])
 def test_killed_between_two_looks(sandbox, monkeypatch, cancel):
     """Killed while it waits to look again after a lost answer, the task leaves no job behind."""
-    from airflow_provider_bulkexports.api import submit
-
-    monkeypatch.setitem(submit.submit_once.__kwdefaults__, "settle", 5)
+    change_pace(monkeypatch, looks=(5.0,))
     sandbox.add_fault({"route": "create_job", "kind": "drop_after"})
     task = create(cancel_on_kill=cancel)
     running = Running(task)
@@ -139,18 +146,18 @@ def test_killed_while_waiting_for_a_day(sandbox):
 
 
 def test_killed_on_resuming(sandbox):
-    """The task is ended just when it has been woken: the job it waited for is deleted."""
+    """The task is stopped just when it has been woken: the job it waited for is deleted."""
     task = create(deferrable=True, cancel_on_kill=True)
     trigger = deferral_of(task).trigger
     woken = create(deferrable=True, cancel_on_kill=True)
-    sandbox.add_fault({"route": "fetch_job", "kind": "delay", "seconds": 0.5})
+    sandbox.add_fault({"route": "list_jobs", "kind": "delay", "seconds": 0.5})
     before = signal.signal(signal.SIGALRM, lambda *_: woken.on_kill())
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         with pytest.raises(BaseException):  # noqa: B017, PT011 - it may be a deferral
             woken.execute_complete(
                 context_of(TaskInstance()),
-                {"job_sid": trigger.job_sid, "deadline": trigger.deadline},
+                {"job_sid": trigger.job_sid, "owned": True, "over": "late", "trouble": ""},
             )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -171,7 +178,7 @@ def test_a_job_that_cannot_be_deleted_is_only_a_warning(sandbox):
     sandbox.add_fault({"route": "delete_job", "kind": "status", "status": 500, "times": -1})
     task = create(cancel_on_kill=True)
     running = Running(task)
-    wait_for(lambda: requests_of(sandbox, "GET /v1/Exports/Jobs/{JobSid}") > 0)
+    wait_for(lambda: requests_of(sandbox, "fetch_job") > 0)
     task.on_kill()
     running.join()
 
@@ -179,27 +186,137 @@ def test_a_job_that_cannot_be_deleted_is_only_a_warning(sandbox):
     assert len(jobs_of(sandbox)) == 1
 
 
-@pytest.fixture(params=["deferred", "failed", None], ids=["deferred", "failed", "cleared"])
-def state(request, monkeypatch):
-    """Give the state of a deferred task when its trigger is taken away."""
-    monkeypatch.setattr(triggers, "task_instance_state", lambda _: request.param)
-    return request.param
+FINAL = ["failed", "success", "skipped", "upstream_failed", "removed"]
 
 
-@pytest.mark.parametrize("cancel", [False, True], ids=["by default", "with cancel_on_kill"])
-def test_a_deferred_task_is_ended(sandbox, state, cancel):
-    """A trigger that moves deletes nothing; one whose task was ended deletes if asked to."""
-    trigger = rebuilt(deferral_of(create(deferrable=True, cancel_on_kill=cancel)).trigger)
+def waiting_trigger(**options):
+    """Return a trigger that waits for a new job, as a triggerer has it."""
+    request = ExportRequest.parse(
+        resource_type="Messages", start_day=DAY, end_day=DAY, friendly_name="waited_for"
+    )
+    with BulkExportsHook().get_conn() as client:
+        sid = client.create_job(request).sid
+    now = time.time()
+    arguments = {
+        "bulkexports_conn_id": CONNECTION,
+        "resource_type": "Messages",
+        "job_sid": sid,
+        "start_day": DAY,
+        "end_day": DAY,
+        "started_at": now,
+        "deadline": now + 60,
+        "owned": True,
+        "cancel_on_kill": True,
+    }
+    trigger = rebuilt(BulkExportsJobTrigger(**arguments | options))
     trigger.task_instance = TaskInstance()
-    asyncio.run(trigger.on_kill())
-
-    assert len(jobs_of(sandbox)) == (0 if cancel and state != "deferred" else 1)
+    return trigger
 
 
-def test_a_cancelled_trigger(sandbox, state):
+def in_state(monkeypatch, state):
+    monkeypatch.setattr(triggers, "task_instance_state", lambda _: state)
+
+
+@pytest.mark.parametrize("state", [*FINAL, "deferred", "scheduled", "queued", "running", None])
+def test_a_trigger_deletes_the_job_of_a_task_that_is_over(sandbox, monkeypatch, state):
+    """A task that moves to another triggerer waits on, a cleared one adopts its job."""
+    in_state(monkeypatch, state)
+    asyncio.run(waiting_trigger().on_kill())
+
+    assert len(jobs_of(sandbox)) == (0 if state in FINAL else 1)
+
+
+@pytest.mark.parametrize("options", [{"owned": False}, {"cancel_on_kill": False}])
+def test_a_trigger_deletes_only_its_own_job_and_if_asked_to(sandbox, monkeypatch, options):
+    """A job that another run created is not this task's to delete."""
+    in_state(monkeypatch, "failed")
+    asyncio.run(waiting_trigger(**options).on_kill())
+
+    assert requests_of(sandbox, DELETE) == 0
+
+
+def test_a_trigger_that_cannot_learn_the_state_leaves_the_job(sandbox, monkeypatch, caplog):
+    """What Airflow does not say is no leave to delete."""
+
+    def state(_):
+        raise RuntimeError("the API server is down")
+
+    monkeypatch.setattr(triggers, "task_instance_state", state)
+    trigger = waiting_trigger()
+    with told_in(caplog):
+        asyncio.run(trigger.on_kill())
+
+    assert requests_of(sandbox, DELETE) == 0
+    assert f"job {trigger.job_sid} stays: RuntimeError: the API server is down" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (None, "Deleted job {}."),
+        ({"status": 404}, "Twilio no longer knows job {}."),
+        ({"status": 500}, "Could not delete job {}, which goes on: Retryable"),
+    ],
+    ids=["deleted", "unknown", "refused"],
+)
+def test_a_trigger_says_what_became_of_the_job(sandbox, monkeypatch, caplog, fault, line):
+    """The last line of the task's log is true."""
+    in_state(monkeypatch, "failed")
+    trigger = waiting_trigger()
+    if fault:
+        sandbox.add_fault({"route": "delete_job", "kind": "status", "times": -1, **fault})
+    with told_in(caplog):
+        asyncio.run(trigger.on_kill())
+
+    assert line.format(trigger.job_sid) in caplog.messages[-1]
+
+
+@contextmanager
+def told_in(caplog):
+    """Catch what the package logs, whatever Airflow has set its loggers to."""
+    logger = logging.getLogger("airflow_provider_bulkexports")
+    logger.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO, logger.name):
+            yield
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+def test_a_trigger_deletes_in_time_while_other_connections_hang(sandbox, monkeypatch):
+    """A person who stops a task does not pay for a host that is silent."""
+    in_state(monkeypatch, "failed")
+    killed = waiting_trigger()
+    fault = {"kind": "hang", "route": "*", "times": -1}
+    with Sandbox(faults=[fault]) as silent:
+        monkeypatch.setenv("AIRFLOW_CONN_SILENT", silent.connection())
+
+        async def kill():
+            stuck = [
+                asyncio.ensure_future(
+                    anext(waiting_trigger(bulkexports_conn_id="silent", resource_type=kind).run())
+                )
+                for kind in ResourceType
+            ]
+            await asyncio.sleep(0.5)
+            started = time.monotonic()
+            await killed.on_kill()
+            took = time.monotonic() - started
+            for one in stuck:
+                one.cancel()
+            return took
+
+        took = asyncio.run(kill())
+
+    assert took < 1
+    assert killed.job_sid not in {job["job_sid"] for job in jobs_of(sandbox)}
+
+
+@pytest.mark.parametrize("state", ["failed", "deferred"])
+def test_a_cancelled_trigger(sandbox, monkeypatch, state):
     """Before Airflow 3.3 being cancelled is all a trigger learns; from 3.3 on there is on_kill."""
-    trigger = rebuilt(deferral_of(create(deferrable=True, cancel_on_kill=True)).trigger)
-    trigger.task_instance = TaskInstance()
+    in_state(monkeypatch, state)
+    trigger = waiting_trigger()
 
     async def cancel_soon():
         waiting = asyncio.ensure_future(anext(trigger.run()))
@@ -236,18 +353,18 @@ def test_another_run_s_job_is_never_deleted(sandbox):
     deferral = deferral_of(guest, ti)
 
     assert deferral.trigger.job_sid == owner.trigger.job_sid
-    assert deferral.trigger.cancel_on_kill is False
-    event = {"job_sid": owner.trigger.job_sid, "deadline": deferral.trigger.deadline}
+    assert deferral.trigger.owned is False
+    event = {"job_sid": owner.trigger.job_sid, "owned": False, "over": "late", "trouble": ""}
     with pytest.raises(TaskDeferred):
         guest.execute_complete(context_of(ti), event)
     guest.on_kill()
-    with pytest.raises(AirflowException, match="It goes on"):
+    with pytest.raises(AirflowException, match="It keeps running"):
         create(reattach="range", cancel_on_kill=True, timeout=0).execute(context_of(ti))
     assert requests_of(sandbox, DELETE) == 0
 
 
 def test_killed_while_looking_posts_nothing(sandbox):
-    """A task that is ended during the look before its POST creates no job."""
+    """A task that is stopped during the look before its POST creates no job."""
     sandbox.add_fault({"route": "list_jobs", "kind": "delay_after", "seconds": 0.6})
     task = create()
     running = Running(task)
@@ -260,14 +377,14 @@ def test_killed_while_looking_posts_nothing(sandbox):
 
 
 def test_a_second_cancel_does_not_break_off_the_deletion(sandbox, monkeypatch):
-    """Airflow cancels an ended task's trigger again while it deletes; the job goes all the same."""
+    """Airflow cancels a stopped task's trigger again while it deletes: the job goes nonetheless."""
 
     def slowly(_):
         time.sleep(0.3)
         return "failed"
 
     monkeypatch.setattr(triggers, "task_instance_state", slowly)
-    trigger = rebuilt(deferral_of(create(deferrable=True, cancel_on_kill=True)).trigger)
+    trigger = waiting_trigger()
 
     async def cancelled_twice():
         killing = asyncio.ensure_future(trigger.on_kill())

@@ -42,7 +42,7 @@ def dead_port():
 def test_a_connection_gives_a_client(sandbox):
     """The hook's client talks to the sandbox that base_url names."""
     with BulkExportsHook().get_conn() as client:
-        assert client.list_jobs(ResourceType.MESSAGES) == []
+        assert client.list_jobs(ResourceType.MESSAGES).jobs == ()
 
 
 def test_an_api_key_works_as_well(sandbox, use):
@@ -50,7 +50,7 @@ def test_an_api_key_works_as_well(sandbox, use):
     sandbox.add_key(KEY_SID, "key-secret")
     use(login=KEY_SID, password="key-secret")
     with BulkExportsHook().get_conn() as client:
-        assert client.list_jobs(ResourceType.MESSAGES) == []
+        assert client.list_jobs(ResourceType.MESSAGES).jobs == ()
 
 
 def test_without_an_extra_it_is_twilio(monkeypatch, sandbox):
@@ -82,8 +82,8 @@ def test_a_missing_connection_is_told_with_its_command():
 
 
 def test_the_operator_tells_it_too():
-    """A task without its connection fails with the same line."""
-    with pytest.raises(AirflowNotFoundException, match="airflow connections add missing"):
+    """A task without its connection fails with the same line, and is not tried again."""
+    with pytest.raises(AirflowFailException, match="airflow connections add missing"):
         run_task(create(bulkexports_conn_id="missing"))
 
 
@@ -99,8 +99,12 @@ def test_the_operator_tells_it_too():
         ({"extra": {"base_url": "https://u:p@example.org"}}, "without path, query or credentials"),
         ({"extra": {"base_url": "https://example.org/v1"}}, "without path"),
         ({"extra": {"base_url": "ftp://127.0.0.1"}}, "base_url must be https"),
-        ({"extra": {"base_url": 7}}, "base_url must be a text"),
-        ({"extra": {"allowed_hosts": ["a.example"]}}, "allowed_hosts must be a text"),
+        ({"extra": {"base_url": 7}}, "the extra base_url must be a string"),
+        ({"extra": {"allowed_hosts": ["a.example"]}}, "extra allowed_hosts must be a string"),
+        ({"extra": {"base-url": "http://127.0.0.1"}}, "there is no extra 'base-url'; allowed are"),
+        ({"extra": [1]}, "extra must be a JSON object"),
+        ({"extra": "base_url"}, "extra must be a JSON object"),
+        ({"conn_type": "http"}, "conn_type is 'http'; it must be 'twilio_bulkexports'"),
         ({"extra": {"allowed_hosts": "a.example, .com"}}, "allowed_hosts has '.com'"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
@@ -121,7 +125,7 @@ def test_the_test_button_says_that_it_works(sandbox):
     good, text = BulkExportsHook().test_connection()
 
     assert good
-    assert text == "BulkExport answers: 0 Messages export jobs are listed."
+    assert text == "BulkExport answers: 0 jobs are listed for Messages."
     assert requests_of(sandbox, LISTING) == 1
 
 
@@ -145,7 +149,9 @@ def test_the_test_button_and_a_key_without_permission(sandbox):
     assert "Main or Standard API key" in text
 
 
-@pytest.mark.parametrize("problem", ["dead port", "missing", "wrong host", "outage", "nonsense"])
+@pytest.mark.parametrize(
+    "problem", ["dead port", "missing", "wrong host", "odd extra", "outage", "nonsense"]
+)
 def test_the_test_button_never_raises(sandbox, use, dead_port, problem):
     """Whatever is wrong, the button answers soon, in one line, without the token."""
     conn_id = CONNECTION
@@ -155,6 +161,8 @@ def test_the_test_button_never_raises(sandbox, use, dead_port, problem):
         conn_id = "missing"
     elif problem == "wrong host":
         use(host="example.org")
+    elif problem == "odd extra":
+        use(extra=[1])
     else:
         kind = {"kind": "status", "status": 503} if problem == "outage" else {"kind": "bad_json"}
         sandbox.add_fault({"route": "*", "times": -1} | kind)
@@ -225,7 +233,7 @@ def test_airflow_2_shows_the_form():
     behaviour = manager.field_behaviours["twilio_bulkexports"]
 
     assert behaviour["relabeling"]["login"] == "Account SID or API key SID"
-    for name in ("base_url", "allowed_hosts"):
+    for name in ("base_url", "allowed_hosts", "namespace"):
         assert f"extra__twilio_bulkexports__{name}" in manager.connection_form_widgets
 
 
@@ -239,5 +247,5 @@ def test_airflow_3_shows_the_form():
     widgets = manager._connection_form_widgets_from_metadata
 
     assert shown["twilio_bulkexports"].hook_name == "Twilio BulkExport"
-    for field in ("base_url", "allowed_hosts"):
+    for field in ("base_url", "allowed_hosts", "namespace"):
         assert any(field in name for name in widgets)

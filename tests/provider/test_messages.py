@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from in_process import (
     CONNECTION,
-    FETCH,
     LISTING,
     POST,
+    TaskInstance,
     connection,
     create,
     requests_of,
@@ -21,41 +21,42 @@ from airflow_provider_bulkexports.sensors import BulkExportsDaysSensor, BulkExpo
 SID = "JS" + "0" * 32
 
 TASKS = {
-    "create": create(),
-    "create deferrable": create(deferrable=True),
-    "delete": BulkExportsDeleteJobOperator(task_id="delete", job_sid=SID),
-    "job sensor": BulkExportsJobSensor(task_id="wait", job_sid=SID),
-    "days sensor": BulkExportsDaysSensor(
-        task_id="wait", resource_type="Calls", start_day="2026-01-05", end_day="2026-01-05"
+    "create": create,
+    "create deferrable": lambda: create(deferrable=True),
+    "delete": lambda: BulkExportsDeleteJobOperator(task_id="delete", job_sid=SID),
+    "job sensor": lambda: BulkExportsJobSensor(task_id="wait", job_sid=SID, poke_interval=0.1),
+    "days sensor": lambda: BulkExportsDaysSensor(
+        task_id="wait",
+        resource_type="Calls",
+        start_day="2026-01-05",
+        end_day="2026-01-05",
+        poke_interval=0.1,
     ),
 }
 
 
 @pytest.mark.parametrize("name", list(TASKS))
-def test_a_wrong_token_is_one_line_and_one_request(sandbox, monkeypatch, name):
-    """The line names the connection and Twilio's code; nobody tries the token again."""
+def test_a_wrong_token_is_one_line_and_may_be_tried_again(sandbox, monkeypatch, name):
+    """The line names the connection and Twilio's code; a token may be being rotated."""
     wrong = connection(sandbox, password="not-the-token")
     monkeypatch.setenv("AIRFLOW_CONN_BULKEXPORTS_DEFAULT", wrong)
-    with pytest.raises(AirflowFailException) as caught:
-        run_task(TASKS[name])
+    with pytest.raises(AirflowException) as caught:
+        run_task(TASKS[name]())
     text = str(caught.value)
 
-    assert text.startswith(f"Connection '{CONNECTION}': Twilio refused its credentials.")
+    assert not isinstance(caught.value, AirflowFailException)
+    assert text.startswith(f"Connection '{CONNECTION}': Twilio refused its credentials")
     assert "20003" in text
     assert "\n" not in text
     assert "not-the-token" not in text
-    assert caught.value.__suppress_context__
-    assert sum(sandbox.ledger()["requests"].values()) == 1
+    assert sandbox.jobs() == []
 
 
-def test_a_gone_job_is_explained(sandbox):
-    """A 404 says that finished jobs are listed for 7 days, and what to do."""
-    with pytest.raises(AirflowFailException) as caught:
-        run_task(TASKS["job sensor"])
+def test_a_token_that_is_rotated_stops_nobody(sandbox):
+    """Refused at submit, the credentials are tried again twice before the try fails."""
+    sandbox.add_fault({"route": "*", "kind": "status", "status": 401, "times": 2})
 
-    assert f"Twilio knows no job {SID}: finished jobs are listed for 7 days" in str(caught.value)
-    assert "20404" in str(caught.value)
-    assert requests_of(sandbox, FETCH) == 1
+    assert run_task(create()) == sandbox.jobs()[0]["job_sid"]
 
 
 def test_a_refusal_has_twilios_code_page_and_request(sandbox):
@@ -73,7 +74,7 @@ def test_a_refusal_has_twilios_code_page_and_request(sandbox):
 
 
 def test_a_foreign_job_under_our_name_is_not_adopted(sandbox):
-    """A job that bears the key but exports other days is a mistake, not a match."""
+    """A job that has the key but exports other days is a mistake, not a match."""
     from airflow_provider_bulkexports.api.client import Client
     from airflow_provider_bulkexports.api.request import ExportRequest
 
@@ -87,7 +88,7 @@ def test_a_foreign_job_under_our_name_is_not_adopted(sandbox):
     )
     with Client(sandbox.account_sid, sandbox.auth_token, base_url=sandbox.url) as client:
         client.create_job(impostor)
-    with pytest.raises(AirflowFailException, match="bears the key"):
+    with pytest.raises(AirflowFailException, match="has the key"):
         run_task(create())
 
 
@@ -110,3 +111,16 @@ def test_an_outage_leaves_the_task_its_retries(sandbox, one_try):
 
     assert type(caught.value) is AirflowException
     assert requests_of(sandbox, LISTING) == 1
+
+
+def test_a_foreign_name_cannot_forge_a_line(sandbox, capsys, caplog):
+    """Another job's name is escaped where a task says that it adopts the job."""
+    caplog.set_level("INFO")
+    sid = run_task(create())
+    forged = {"friendly_name": "x\n[INFO] all is well\x1b[31m"}
+    sandbox.add_fault({"route": "list_jobs", "kind": "odd_item", "fields": forged, "times": -1})
+    guest = create(reattach="range", task_id="guest")
+
+    assert run_task(guest, TaskInstance(task_id="guest")) == sid
+    assert "\x1b" not in caplog.text + capsys.readouterr().out
+    assert "Adopting job" in caplog.text

@@ -5,26 +5,30 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from importlib.resources import files
 
 import jsonschema
 import pytest
-from in_process import LINK
 
 from airflow_provider_bulkexports import provider_info
 from airflow_provider_bulkexports.compat import AIRFLOW_3
-from airflow_provider_bulkexports.links import BulkExportsJobLink
 
 DISTRIBUTION = "airflow-provider-bulkexports"
 OURS = "airflow_provider_bulkexports"
 
 
-def in_a_new_interpreter(code):
+def in_a_new_interpreter(code, **env):
     """Run code in a fresh interpreter and return the JSON it prints last."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | env,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -37,7 +41,7 @@ def test_the_entry_has_airflows_shape():
     jsonschema.validate(provider_info.get_provider_info(), schema)
 
 
-def test_the_entry_bears_the_distributions_name():
+def test_the_entry_has_the_distributions_name():
     """A wrong package-name would keep Airflow 3.3 from starting at all."""
     distribution = importlib.metadata.distribution(DISTRIBUTION)
     (entry,) = distribution.entry_points.select(group="apache_airflow_provider")
@@ -54,7 +58,7 @@ def test_all_that_the_entry_names_exists():
         for group in info[kind]
         for module in group["python-modules"]
     ]
-    classes = [*info["extra-links"], *(c["hook-class-name"] for c in info["connection-types"])]
+    classes = [kind["hook-class-name"] for kind in info["connection-types"]]
 
     assert len(modules) == 5
     for module in modules:
@@ -79,7 +83,7 @@ def test_reading_the_entry_imports_nothing():
 @pytest.fixture(scope="module")
 def fresh():
     """Import our modules in a fresh Airflow; give what was loaded and what was warned of."""
-    modules = ["operators", "sensors", "triggers", "hooks", "links", "days", "compat"]
+    modules = ["operators", "sensors", "triggers", "hooks", "days", "compat"]
     sdk = "from airflow.sdk import DAG, BaseOperator\n" if AIRFLOW_3 else "import airflow\n"
     return in_a_new_interpreter(
         f"import importlib, json, sys, warnings\n{sdk}"
@@ -104,17 +108,21 @@ def test_importing_the_operators_is_cheap(fresh):
     packages = {name.partition(".")[0] for name in new} - {n.partition(".")[0] for n in before}
 
     assert packages - {OURS} - set(sys.stdlib_module_names) == set()
-    assert len(ours) <= 12, sorted(ours)
     assert f"{OURS}.api.client" not in ours
 
 
-def test_the_link_stands_where_airflow_3_looks_for_it():
-    """Airflow 3 finds a link by an XCom named after its class."""
-    link = BulkExportsJobLink()
+@pytest.mark.skipif(not AIRFLOW_3, reason="what Airflow 2.11 has loaded differs too much")
+def test_importing_the_operators_takes_forty_milliseconds(tmp_path):
+    """Of processor time, with compiled modules, on top of what a DAG file loads anyway."""
+    code = (
+        "import json, time\nfrom airflow.sdk import DAG, BaseOperator\n"
+        f"start = time.process_time()\nimport {OURS}.operators\n"
+        "print(json.dumps(time.process_time() - start))"
+    )
+    cache = {"PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
+    seconds = [in_a_new_interpreter(code, **cache) for _ in range(4)]
 
-    assert f"_link_{type(link).__name__}" == link.XCOM_KEY == LINK
-    if AIRFLOW_3:
-        assert link.xcom_key == LINK
+    assert min(seconds[1:]) < 0.04
 
 
 def test_importing_warns_of_nothing(fresh):

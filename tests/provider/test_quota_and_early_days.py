@@ -20,7 +20,7 @@ from in_process import (
 )
 
 from airflow_provider_bulkexports.api import request
-from airflow_provider_bulkexports.compat import AirflowFailException
+from airflow_provider_bulkexports.compat import AirflowException, AirflowFailException
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 
 
@@ -102,7 +102,7 @@ def test_an_early_day_is_refused_with_the_instant(sandbox, yesterday):
 
 
 def test_waiting_for_a_day(sandbox, yesterday, monkeypatch):
-    """With wait_until_exportable the task sleeps until the day can be had, then submits once."""
+    """With wait_until_exportable the task sleeps until the day is available, then submits once."""
     day, moment = yesterday
     ti = TaskInstance()
     task = create(start_day=day, end_day=day, deferrable=True, wait_until_exportable=True)
@@ -131,3 +131,25 @@ def test_a_range_is_not_shrunk_in_silence(sandbox, yesterday):
 
     assert sandbox.ledger()["requests"] == {}
     assert task.end_day == day
+
+
+def test_a_wait_for_the_quota_ends_with_the_timeout(spent):
+    """A job that never fits beside the day's other jobs fails in the end, naming what it asked."""
+    ti = TaskInstance(start_date=datetime.now(UTC) - timedelta(hours=24))
+    task = create(end_day="2026-01-07", deferrable=True, wait_for_quota=True)
+    with pytest.raises(AirflowException, match=r"within the timeout.* the request for 3 days"):
+        task.execute(context_of(ti))
+
+    assert requests_of(spent, POST) == 2
+
+
+def test_the_advice_is_given_where_it_helps(sandbox, yesterday, caplog, capsys):
+    """Who waits for a day is not told to wait for it."""
+    day, _ = yesterday
+    with pytest.raises(AirflowFailException, match="or set wait_until_exportable=True"):
+        run_task(create(start_day=day, end_day=day))
+    capsys.readouterr()
+    caplog.clear()
+    deferral_of(create(start_day=day, end_day=day, deferrable=True, wait_until_exportable=True))
+
+    assert "wait_until_exportable" not in caplog.text + capsys.readouterr().out

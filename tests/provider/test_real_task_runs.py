@@ -7,7 +7,7 @@ from datetime import timedelta
 import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task
-from in_process import LINK, POST, create, jobs_of, requests_of, run_dag, stored_xcom
+from in_process import POST, create, jobs_of, requests_of, run_dag, stored_xcom
 
 from airflow_provider_bulkexports.compat import AIRFLOW_3, task_instance_state
 from airflow_provider_bulkexports.operators import (
@@ -26,7 +26,7 @@ def a_dag(dag_id, schedule=None, **options):
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 def test_templates_xcoms_and_deferral(sandbox, deferrable):
-    """The day comes from a template; the SID, the job and the link are there afterwards."""
+    """The day comes from a template; the SID, alone and with the job, is there afterwards."""
     with a_dag(f"whole_{deferrable}") as dag:
         create(start_day="{{ ds }}", end_day="{{ ds }}", deferrable=deferrable)
     run = run_dag(dag, RUN_DAY)
@@ -36,7 +36,7 @@ def test_templates_xcoms_and_deferral(sandbox, deferrable):
     assert job["start_day"] == job["end_day"] == "2026-02-03"
     assert stored_xcom(run, "export") == job["job_sid"]
     assert stored_xcom(run, "export", "job")["state"] == "completed"
-    assert stored_xcom(run, "export", LINK).endswith(f"/v1/Exports/Jobs/{job['job_sid']}")
+    assert stored_xcom(run, "export", "job_sid") == job["job_sid"]
 
 
 def test_native_rendering_gives_dates(sandbox):
@@ -129,15 +129,3 @@ def test_a_running_task_knows_its_state(sandbox):
 
     assert stored_xcom(run, "plain") == state
     assert [stored_xcom(run, "mapped", map_index=index) for index in range(2)] == [state] * 2
-
-
-@pytest.mark.skipif(AIRFLOW_3, reason="Airflow 3 reads the link's XCom itself")
-def test_airflow_2_asks_the_link(sandbox):
-    """The button of Airflow 2.11's page leads to the job."""
-    with a_dag("linked") as dag:
-        made = create(wait_for_completion=False)
-    run = run_dag(dag, RUN_DAY)
-    (link,) = made.operator_extra_links
-    ti = run.get_task_instance("export")
-
-    assert link.get_link(made, ti_key=ti.key) == stored_xcom(run, "export", LINK)

@@ -271,7 +271,7 @@ def test_a_trigger_does_not_tell_the_token(canary, sinks):
     for index, fault in enumerate(["401", "echo in a 503", "dropped", "echo in the body"]):
         ti = TaskInstance(map_index=index)
         trigger = deferral_of(create(deferrable=True, timeout=1), ti).trigger
-        canary.add_fault({"route": "list_jobs"} | FAULTS[fault][0])
+        canary.add_fault({"route": "fetch_job"} | FAULTS[fault][0])
         sinks.attempt(fire, trigger)
         sinks.add(trigger, str(trigger), vars(trigger), trigger.serialize())
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "airflow"))
+sys.path.append(str(Path(__file__).parent.parent / "provider"))
 sys.path.append(str(Path(__file__).parent))
 
 # First: it gives Airflow a home before anything imports Airflow.

@@ -104,7 +104,7 @@ class Transfers:
 
     def requests(self) -> int:
         """Return how many requests the sandbox has seen."""
-        return sum(self.sandbox.ledger()["requests"].values())
+        return self.sandbox.requests()
 
     def fault(self, kind: str, route: str = "download", **fields: Any) -> None:
         self.sandbox.add_fault({"kind": kind, "route": route, **fields})

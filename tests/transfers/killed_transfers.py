@@ -148,7 +148,7 @@ def _run(told: int, options: dict[str, Any], kill_at: int | None) -> None:
 def _main() -> None:
     told = os.dup(1)
     os.dup2(2, 1)  # Airflow logs to the standard output
-    sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "airflow")]
+    sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "provider")]
     connections = {name: os.environ[name] for name in os.environ if "AIRFLOW_CONN_" in name}
     import in_process  # noqa: F401 - it begins with no connections
 

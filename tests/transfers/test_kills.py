@@ -160,7 +160,7 @@ def test_a_killed_worker_spool_goes_with_the_next_transfer(transfers, tmp_path, 
     options = {"job_sid": transfers.export(1), "destination": transfers.destination}
     with Worker(spool) as worker:
         pid = worker.start(options)
-        wait_for(lambda: FILE in transfers.sandbox.ledger()["requests"])
+        wait_for(lambda: transfers.sandbox.requests(FILE))
         (left,) = spool.glob("bulkexports-spool-*")
         os.utime(left, (0, 0))
         transfers.bring(**options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import date
 
 import pytest
 from in_process import TaskInstance, context_of, create, run_task
@@ -37,7 +38,7 @@ def test_an_export_names_its_job(transfers):
 
 def test_a_failed_export_has_no_job(transfers):
     """A task that never had a job tells of none."""
-    task = create(start_day=DAY, end_day="2026-01-04")
+    task = create(start_day=date(2026, 1, 5), end_day=date(2026, 1, 4))
     with pytest.raises(AirflowFailException):
         run_task(task)
 
