@@ -30,11 +30,11 @@ with DAG(
     @task
     def plan(params: dict) -> list[dict]:
         """Check the form and split the range into jobs."""
-        from airflow_provider_bulkexports.api.calendar import parse_day, split_range
+        from airflow_provider_bulkexports.api.calendar import parse_range, split_range
+        from airflow_provider_bulkexports.hooks import airflow_errors
 
-        ranges = split_range(
-            parse_day(params["start_day"], "start_day"), parse_day(params["end_day"], "end_day")
-        )
+        with airflow_errors():
+            ranges = split_range(*parse_range(params["start_day"], params["end_day"]))
         return [
             {"resource_type": kind, "start_day": f"{first}", "end_day": f"{last}"}
             for kind in dict.fromkeys(params["resource_types"])
@@ -42,7 +42,10 @@ with DAG(
         ]
 
     create = BulkExportsCreateJobOperator.partial(
-        task_id="export", deferrable=True, wait_for_quota=True
+        task_id="export",
+        deferrable=True,
+        wait_for_quota=True,
+        map_index_template="{{ task.resource_type }} {{ task.start_day }} to {{ task.end_day }}",
     ).expand_kwargs(plan())
 
     @task

@@ -15,6 +15,7 @@ from airflow_provider_bulkexports.transfers import (
 
 FIRST_DAY = os.environ.get("BULKEXPORTS_FIRST_DAY", "2026-11-01")
 DESTINATION = os.environ.get("BULKEXPORTS_DESTINATION", "file:///tmp/twilio")
+RANGE = "{{ task.resource_type }} {{ task.start_day }} to {{ task.end_day }}"
 FOLDER = DESTINATION + "/{{ params.output_format }}"
 
 with DAG(
@@ -34,15 +35,19 @@ with DAG(
         destination=FOLDER,
         start_day=FIRST_DAY,
         end_day="{{ export_day(dag_run) }}",
+        map_index_template="{{ task.resource_type }}",
     ).expand(resource_type=["Messages", "Calls", "Conferences", "Participants"])
     gaps = task(lambda found: [gap for gaps in found for gap in gaps], task_id="gaps")(
         missing.output
     )
     create = BulkExportsCreateJobOperator.partial(
-        task_id="export", deferrable=True, wait_for_quota=True
+        task_id="export", deferrable=True, wait_for_quota=True, map_index_template=RANGE
     ).expand_kwargs(gaps)
     fetch = BulkExportsToObjectStorageOperator.partial(
-        task_id="fetch", destination=FOLDER, output_format="{{ params.output_format }}"
+        task_id="fetch",
+        destination=FOLDER,
+        output_format="{{ params.output_format }}",
+        map_index_template="{{ task.job_sid }}",
     ).expand(job_sid=create.output)
 
     @task(trigger_rule="none_failed")
