@@ -128,17 +128,11 @@ def main() -> None:
     shutil.rmtree(home, ignore_errors=True)
     with Sandbox(job_seconds=JOB_SECONDS) as sandbox:
         say(f"BulkExport sandbox on {sandbox.url}; a job takes {JOB_SECONDS} s here.")
-        connection = {
-            "conn_type": "twilio_bulkexports",
-            "login": sandbox.account_sid,
-            "password": sandbox.auth_token,
-            "extra": {"base_url": sandbox.url},
-        }
         airflow = LiveAirflow(
             home,
             ROOT / "dags",
             env={
-                "AIRFLOW_CONN_BULKEXPORTS_DEFAULT": json.dumps(connection),
+                "AIRFLOW_CONN_BULKEXPORTS_DEFAULT": sandbox.connection(),
                 "BULKEXPORTS_FIRST_DAY": f"{daily[0]}",
                 "BULKEXPORTS_DESTINATION": f"file://{home}/storage",
             },
@@ -152,7 +146,7 @@ def main() -> None:
             backfill(airflow, *month)
             ledger = sandbox.ledger()
             print(f"\nWhat the service says happened:\n\n{table(ledger)}\n")
-            posts = ledger["requests"]["POST /v1/Exports/{ResourceType}/Jobs"]
+            posts = ledger["requests"]["create_job"]
             say(
                 f"{posts} POSTs, {len(ledger['jobs'])} jobs, {ledger['charged_days']} charged days."
             )

@@ -806,6 +806,18 @@ class LiveAirflow:
         component.process.terminate()
         component.process.wait(timeout)
 
+    @contextlib.contextmanager
+    def frozen_triggerer(self) -> Iterator[None]:
+        """Let the triggerer with all its children stand still for the length of a block."""
+        session = {self._components["triggerer"].process.pid}
+        for process in self._own_processes(session):
+            os.kill(process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in self._own_processes(session):
+                os.kill(process.pid, signal.SIGCONT)
+
     def _kill_component(self, name: str) -> None:
         component = self._components[name]
         component.may_end = True

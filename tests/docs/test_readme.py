@@ -59,13 +59,7 @@ def test_the_dag_exports_its_day(airflow_env):
     path = Path(airflow_env["AIRFLOW__CORE__DAGS_FOLDER"]) / "twilio_logs.py"
     path.write_text(source)
     with Sandbox(job_seconds=0.1, records=5) as sandbox:
-        connection = {
-            "conn_type": "twilio_bulkexports",
-            "login": sandbox.account_sid,
-            "password": sandbox.auth_token,
-            "extra": {"base_url": sandbox.url},
-        }
-        env = airflow_env | {"AIRFLOW_CONN_BULKEXPORTS_DEFAULT": json.dumps(connection)}
+        env = airflow_env | {"AIRFLOW_CONN_BULKEXPORTS_DEFAULT": sandbox.connection()}
         if importlib.util.find_spec("airflow.sdk"):
             run(env, "airflow", "dags", "reserialize")
         run(env, "airflow", "dags", "test", "twilio_logs", "2026-11-10")
@@ -80,11 +74,11 @@ def test_the_watching_dag_loads(airflow_env):
     if importlib.util.find_spec("airflow.sdk") is None:
         pytest.skip("Airflow 2.11 watches no assets")
     _, source = [text for language, text in BLOCKS if language == "python"]
-    path = Path(airflow_env["AIRFLOW__CORE__DAGS_FOLDER"]) / "on_new_day.py"
+    path = Path(airflow_env["AIRFLOW__CORE__DAGS_FOLDER"]) / "on_new_files.py"
     path.write_text(source)
     run(airflow_env, "airflow", "dags", "reserialize")
     listed = run(airflow_env, "airflow", "dags", "list", "-o", "json")
-    assert "on_new_day" in {dag["dag_id"] for dag in json.loads(listed[listed.index("[{") :])}
+    assert "on_new_files" in {dag["dag_id"] for dag in json.loads(listed[listed.index("[{") :])}
 
 
 def test_the_connection_command_works(airflow_env):

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
+import random
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from live_airflow import LiveAirflow
 
+from airflow_provider_bulkexports.api.client import Client
+from airflow_provider_bulkexports.api.request import ExportRequest
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.xdist_group("a real Airflow")
 
 DAGS = Path(__file__).with_name("asset_dags")
 FIRST, LAST = "2026-01-01", "2026-01-02"
+ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
 def sandbox():
+    with Sandbox(job_seconds=0, records=5, empty_every=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def quiet():
+    """Return the watched account, in which nothing happens but what a test does."""
     with Sandbox(job_seconds=0, records=5, empty_every=0) as running:
         yield running
 
@@ -29,16 +41,11 @@ def storage(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def airflow(sandbox, storage, tmp_path_factory):
-    connection = {
-        "conn_type": "twilio_bulkexports",
-        "login": sandbox.account_sid,
-        "password": sandbox.auth_token,
-        "extra": {"base_url": sandbox.url},
-    }
+def airflow(sandbox, quiet, storage, tmp_path_factory):
     transport = {"type": "file", "log_file_path": f"{storage}/lineage.jsonl", "append": True}
     env = {
-        "AIRFLOW_CONN_BULKEXPORTS_DEFAULT": json.dumps(connection),
+        "AIRFLOW_CONN_BULKEXPORTS_DEFAULT": sandbox.connection(),
+        "AIRFLOW_CONN_QUIET": quiet.connection(),
         "BULKEXPORTS_DESTINATION": storage.as_uri(),
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
     }
@@ -115,27 +122,66 @@ def test_each_day_is_a_partition(airflow):
     assert partitions == {"2026-01-03", "2026-01-04"}
 
 
-def test_a_watcher_starts_a_run_for_each_new_file(airflow, sandbox):
-    """An asset with a watcher is told of each file once, also after a triggerer's death."""
+def export(sandbox, first, last):
+    """Have day files appear at once."""
+    client = Client(sandbox.account_sid, sandbox.auth_token, base_url=sandbox.url)
+    with client:
+        client.create_job(
+            ExportRequest.parse(
+                resource_type="Messages", start_day=first, end_day=last, friendly_name="quiet"
+            )
+        )
+
+
+@pytest.fixture(scope="module")
+def watched(airflow, quiet):
+    """Wait for the watcher's first look, in which there is nothing."""
     if not airflow.is_3:
         pytest.skip("Airflow 2.11 watches no assets")
     airflow.unpause("after_file")
-    run(airflow, "store", "2026-01-05", "2026-01-06")
-    wanted = {item["day"] for item in sandbox.ledger()["downloads"]}
-    assert {"2026-01-05", "2026-01-06"} < wanted
+    airflow.wait(lambda: quiet.requests("list_days") > 0, 60, "the watcher's first look")
 
-    def told():
-        rows = airflow._select("SELECT extra FROM asset_event WHERE extra LIKE '%from_trigger%'")
-        return [json.loads(row["extra"])["payload"]["day"] for row in rows]
 
-    airflow.wait(lambda: set(told()) == wanted, 60, "an event for each file")
-    airflow.kill_triggerer()
-    airflow.start_triggerer()
-    before = sum(sandbox.ledger()["requests"].values())
-    airflow.wait(
-        lambda: sum(sandbox.ledger()["requests"].values()) > before + 1, 90, "the new triggerer"
-    )
-    time.sleep(3)
-    assert sorted(told()) == sorted(wanted)
-    found = [extra for _, extras in seen(airflow, "after_file", 1) for extra in extras]
-    assert {extra["payload"]["resource_type"] for extra in found} == {"Messages"}
+def reported(airflow):
+    """Return how often each day was in an event that Airflow has kept."""
+    rows = airflow._select("SELECT extra FROM asset_event WHERE extra LIKE '%from_trigger%'")
+    payloads = [json.loads(row["extra"])["payload"] for row in rows]
+    assert {payload["resource_type"] for payload in payloads} <= {"Messages"}
+    return Counter(item["day"] for payload in payloads for item in payload["days"])
+
+
+@pytest.mark.usefixtures("watched")
+def test_a_watcher_reports_all_new_files_at_once(airflow, quiet):
+    """26 files that appear at once reach the consumer in one run, within two looks."""
+    days = [f"2026-01-{day:02}" for day in range(1, 27)]
+    looks = quiet.requests("list_days")
+
+    export(quiet, days[0], days[-1])
+
+    airflow.wait(lambda: reported(airflow), 60, "the event")
+    assert quiet.requests("list_days") - looks <= 2
+    assert reported(airflow) == Counter(days)
+    ((_, (extra,)),) = seen(airflow, "after_file", 1)
+    assert [item["day"] for item in extra["payload"]["days"]] == days
+
+
+@pytest.mark.usefixtures("watched")
+def test_a_watcher_that_is_killed_around_its_event_loses_no_day(airflow, quiet):
+    """The triggerer is killed at random moments after a look that saw a new file."""
+    before = reported(airflow)
+    looks = quiet.requests("list_days")
+    # Later than the event by a look, what was reported is kept with the asset.
+    airflow.wait(lambda: quiet.requests("list_days") > looks + 1, 60, "two more looks")
+
+    days = [f"2026-02-{day:02}" for day in range(1, ROUNDS + 1)]
+    for day in days:
+        looks = quiet.requests("list_days")
+        export(quiet, day, day)
+        airflow.wait(lambda seen=looks: quiet.requests("list_days") > seen, 90, "a look")
+        time.sleep(random.uniform(0, 2))
+        airflow.kill_triggerer()
+        airflow.start_triggerer()
+
+    airflow.wait(lambda: set(days) <= set(reported(airflow)), 90, "all days to be reported")
+    assert reported(airflow).keys() == before.keys() | set(days)
+    assert before.items() <= reported(airflow).items(), "what was kept was reported again"

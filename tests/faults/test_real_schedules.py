@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
@@ -38,14 +37,8 @@ def storage(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def airflow(sandbox, newest, storage, tmp_path_factory):
-    connection = {
-        "conn_type": "twilio_bulkexports",
-        "login": sandbox.account_sid,
-        "password": sandbox.auth_token,
-        "extra": {"base_url": sandbox.url},
-    }
     env = {
-        "AIRFLOW_CONN_BULKEXPORTS_DEFAULT": json.dumps(connection),
+        "AIRFLOW_CONN_BULKEXPORTS_DEFAULT": sandbox.connection(),
         "BULKEXPORTS_FIRST_DAY": f"{newest - timedelta(days=2)}",
         "BULKEXPORTS_DESTINATION": f"file://{storage}",
     }

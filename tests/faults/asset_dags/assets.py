@@ -65,6 +65,9 @@ if AIRFLOW_3:
         PartitionedAssetTimetable(assets=PARTS, default_partition_mapper=IdentityMapper()),
     )
     watcher = AssetWatcher(
-        "messages", trigger=BulkExportsNewFilesTrigger(resource_type="Messages", poll_interval=10)
+        "messages",
+        trigger=BulkExportsNewFilesTrigger(
+            resource_type="Messages", bulkexports_conn_id="quiet", poll_interval=10
+        ),
     )
     after_file = after("after_file", [Asset("twilio_messages", watchers=[watcher])])
