@@ -270,7 +270,7 @@ def reread(client: Client, submission: Submission, job_sid: str, *, owned: bool)
     :return: the job to wait for from now on: it, or the twin that wins; None if both are gone.
     :raises BulkExportsError: when neither list nor job can be read.
     """
-    job = None
+    job, unread = None, None
     if owned:
         try:
             listing = client.list_jobs(submission.request.resource_type)
@@ -278,6 +278,7 @@ def reread(client: Client, submission: Submission, job_sid: str, *, owned: bool)
         except KeyConflict:
             raise
         except BulkExportsError as error:
+            unread = error
             log.warning("Could not look for a second job; reading only %s. %s", job_sid, error)
         else:
             _repair(client, found)
@@ -285,9 +286,14 @@ def reread(client: Client, submission: Submission, job_sid: str, *, owned: bool)
     try:
         job = job or client.fetch_job(job_sid)
     except NotFound:
-        return None
+        job = None
     request = submission.request
-    return None if job.is_deleted(request.start_day, request.end_day) else job
+    if job is not None and not job.is_deleted(request.start_day, request.end_day):
+        return job
+    if unread is not None:
+        # A twin may be there: to take both for gone would fail the task for good.
+        raise unread
+    return None
 
 
 @dataclass(slots=True)
