@@ -63,12 +63,14 @@ class Found:
     :param job: the job to wait for, None if there is none yet.
     :param surplus: unfinished jobs that another of the same key makes superfluous.
     :param spent: finished jobs beside ``job``: their days were charged twice.
+    :param failed: jobs of the newest generation with a failed day, which nobody deleted.
     :param next_request: what to create if ``job`` is None.
     """
 
     job: Job | None
     surplus: tuple[Job, ...]
     spent: tuple[Job, ...]
+    failed: tuple[Job, ...]
     next_request: ExportRequest
 
 
@@ -160,10 +162,17 @@ class Submission:
                 if live and live[0].state() is JobState.ACTIVE:
                     job, surplus = live[0], _unfinished(live[1:])
                     break
-        generation = max((_parts(job)[2] for job in own), default=0) + 1
+        newest = max((_parts(job)[2] for job in own), default=0)
+        failed = tuple(
+            job
+            for job in own
+            if _parts(job)[2] == newest and job.is_doomed() and not job.is_deleted()
+        )
+        generation = newest + 1
         name = f"{self.request.friendly_name}_{self.key}"
         name += f"g{generation}" if generation > 1 else ""
-        return Found(job, tuple(surplus), tuple(spent), replace(self.request, friendly_name=name))
+        request = replace(self.request, friendly_name=name)
+        return Found(job, tuple(surplus), tuple(spent), failed, request)
 
     def covering(self, listing: JobListing) -> list[Job]:
         """
@@ -267,10 +276,12 @@ def reread(client: Client, submission: Submission, job_sid: str, *, owned: bool)
     :param submission: the submission.
     :param job_sid: the job that was awaited.
     :param owned: whether that job is the submission's own; nothing is deleted otherwise.
-    :return: the job to wait for from now on: it, or the twin that wins; None if both are gone.
+    :return: the job to wait for from now on: it, or the twin that wins, also if that has failed
+        since; None if both are gone.
     :raises BulkExportsError: when neither list nor job can be read.
     """
     job, unread = None, None
+    failed: tuple[Job, ...] = ()
     if owned:
         try:
             listing = client.list_jobs(submission.request.resource_type)
@@ -282,7 +293,7 @@ def reread(client: Client, submission: Submission, job_sid: str, *, owned: bool)
             log.warning("Could not look for a second job; reading only %s. %s", job_sid, error)
         else:
             _repair(client, found)
-            job = found.job or listing.get(job_sid)
+            job, failed = found.job or listing.get(job_sid), found.failed
     try:
         job = job or client.fetch_job(job_sid)
     except NotFound:
@@ -293,7 +304,8 @@ def reread(client: Client, submission: Submission, job_sid: str, *, owned: bool)
     if unread is not None:
         # A twin may be there: to take both for gone would fail the task for good.
         raise unread
-    return None
+    # Nobody deleted a job that has a twin but a repair, and what the twin came to is the task's.
+    return next(iter(failed), None)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from airflow_provider_bulkexports.api.client import Client
+from airflow_provider_bulkexports.api.errors import Retryable
 from airflow_provider_bulkexports.api.job import JobState
 
 
@@ -189,3 +190,42 @@ def test_racing_retries_agree_on_the_generation(service, submission_for):
         worker.join()
     assert names(service) == [first, *[f"{first}g2"] * 2]
     assert service.live() == [sids[0]] == [sids[1]]
+
+
+def test_a_job_whose_twin_won_and_then_failed_is_no_job_that_somebody_deleted(
+    service, submission_for
+):
+    """A repair took it, so that its task fails as the twin did, and may be tried again."""
+    submission = submission_for()
+    jobs = []
+    for _ in range(2):
+        service.fault("create_job", "job_outcome", outcome="Failed")
+        jobs.append(service.create(submission).sid)
+    first, second = sorted(jobs)
+    assert service.reread(submission, second).sid == first  # and deletes the second
+    service.sandbox.advance(200)
+    again = service.reread(submission, second)
+    assert (again.sid, again.state()) == (first, JobState.FAILED)
+
+
+def test_a_deleted_second_generation_is_deleted_although_the_first_failed(service, submission_for):
+    """What failed before is not what became of the job that somebody deleted."""
+    submission = submission_for()
+    finish(service, submission, "Failed")
+    second = service.retry(submission).job
+    with service.client() as client:
+        client.delete_job(second.sid)
+    service.sandbox.advance(20)
+    assert service.reread(submission, second.sid) is None
+
+
+def test_a_job_is_not_gone_while_its_twin_cannot_be_looked_for(service, submission_for):
+    """With the list unreadable and the job deleted, nothing is known of a twin."""
+    submission = submission_for()
+    job = service.retry(submission).job
+    with service.client() as client:
+        client.delete_job(job.sid)
+    service.sandbox.advance(20)
+    service.fault("list_jobs", "status", status=503)
+    with pytest.raises(Retryable):
+        service.reread(submission, job.sid)
