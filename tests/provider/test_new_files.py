@@ -60,7 +60,7 @@ def watch(store=None, **options):
     return trigger
 
 
-async def reported(trigger, seconds=0.6):
+async def reported(trigger, seconds=1.5):
     """Return the days that a watcher reports within some time, a list for each event."""
     looks = []
 

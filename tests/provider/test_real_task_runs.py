@@ -59,10 +59,12 @@ def test_a_daily_run_takes_the_newest_day(sandbox):
     assert jobs_of(sandbox)[0]["start_day"] == "2026-02-01"
 
 
-def test_a_retry_by_airflow_adopts_the_job(sandbox):
-    """The first try fails after its job was made; Airflow's own second try takes it over."""
+def test_a_retry_by_airflow_adopts_the_job(sandbox, one_try):
+    """The first try fails after its job was created; Airflow's own second try takes it over."""
+    sandbox.add_fault({"route": "create_job", "kind": "drop_after"})
+    sandbox.add_fault({"route": "list_jobs", "kind": "status", "status": 503, "after": 1})
     with a_dag("retried") as dag:
-        create(timeout=0.1, retries=1, retry_delay=timedelta(seconds=0))
+        create(retries=1, retry_delay=timedelta(seconds=0))
     run = run_dag(dag, RUN_DAY)
     (job,) = sandbox.ledger()["jobs"]
 
