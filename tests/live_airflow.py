@@ -758,7 +758,7 @@ class LiveAirflow:
         with contextlib.suppress(sqlite3.Error):
             query = (
                 "SELECT dag_id, run_id, task_id, map_index, state, try_number FROM task_instance"
-                " ORDER BY start_date DESC LIMIT 40"
+                " ORDER BY start_date DESC LIMIT 60"
             )
             lines += [" ".join(str(value) for value in row.values()) for row in self._select(query)]
         components = {component.log for component in self._components.values()}
