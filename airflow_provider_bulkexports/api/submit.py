@@ -62,7 +62,7 @@ class Found:
 
     :param job: the job to wait for, None if there is none yet.
     :param surplus: unfinished jobs that another of the same key makes superfluous.
-    :param spent: finished jobs beside ``job``: their days were charged twice.
+    :param spent: jobs beside ``job`` that are finished or stay: their days were charged twice.
     :param failed: jobs of the newest generation with a failed day, which nobody deleted.
     :param next_request: what to create if ``job`` is None.
     """
@@ -434,10 +434,10 @@ def _adopt(client: Client, found: Found, *, owned: bool) -> Submitted:
 
 
 def _repair(client: Client, found: Found) -> None:
-    """Delete what is one too many; what is finished cannot be given back, and is reported."""
+    """Delete what is one too many, and report what cost its days for nothing."""
     for job in found.spent:
         log.warning(
-            "Job %s finished beside %s: the same days were charged twice.",
+            "Job %s exports the same as %s and stays: its days were charged twice.",
             job.sid,
             found.job.sid if found.job else "another",
         )
@@ -450,13 +450,14 @@ def _repair(client: Client, found: Found) -> None:
 
 
 def _ranked(jobs: Iterable[Job]) -> tuple[Job | None, Sequence[Job], Sequence[Job]]:
-    """Return the job to wait for, those to delete, and those that were finished for nothing."""
+    """Return the job to wait for, those to delete, and those that cost their days for nothing."""
     live = _in_order(jobs)
     if not live:
         return None, (), ()
     finished = [job for job in live if job.state() is JobState.COMPLETED]
     winner = finished[0] if finished else live[0]
-    return winner, _unfinished(live[1:]), [job for job in finished if job is not winner]
+    surplus = _unfinished(live[1:])
+    return winner, surplus, [job for job in live if job not in (winner, *surplus)]
 
 
 def _in_order(jobs: Iterable[Job]) -> list[Job]:

@@ -199,7 +199,7 @@ def test_a_second_delivery_when_all_is_done_is_deleted_or_reported(
     assert service.live() == ([done] if rising else [done, twin])
     service.pause(20)
     assert service.reread(submission, done).sid == min(service.live())
-    assert ("the same days were charged twice" in caplog.text) == (not rising)
+    assert ("its days were charged twice" in caplog.text) == (not rising)
     assert service.charged() == 6
 
 
@@ -212,7 +212,8 @@ def test_twins_that_have_both_finished_are_reported(start, submission_for, caplo
     service.pause(15)
     first, second = sorted(service.sids())
     assert service.reread(submission, second).sid == first
-    assert f"Job {second} finished beside {first}: the same days were charged twice." in caplog.text
+    twice = f"Job {second} exports the same as {first} and stays: its days were charged twice."
+    assert twice in caplog.text
     assert service.live() == service.sids()
     assert service.asked("delete_job") == 0
 

@@ -220,7 +220,7 @@ def test_a_finished_twin_is_awaited_but_does_not_change_the_order():
     running = own_job(submission, *RUNNING, number=3)
     also_done = own_job(submission, *DONE, number=4)
     found = found_in(submission, also_done, running, done, first)
-    assert (found.job, found.surplus, found.spent) == (done, (running,), (also_done,))
+    assert (found.job, found.surplus, found.spent) == (done, (running,), (first, also_done))
 
 
 # Jobs of an earlier cycle
