@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 from day_transfers import day
 
 from airflow_provider_bulkexports.compat import AirflowFailException
+from airflow_provider_bulkexports.transfers import BulkExportsMissingDaysOperator
 
 JOB = "JS" + "0" * 32
 RANGE = {"resource_type": "Messages", "start_day": day(0), "end_day": day(1)}
@@ -42,6 +45,37 @@ def test_a_wrong_argument_is_refused_before_any_request(transfers, name):
 
     assert transfers.requests() == 0
     assert not transfers.storage.exists()
+
+
+@pytest.mark.parametrize("scheme", ["nosuch", "gs"])
+def test_a_storage_that_cannot_be_opened_is_refused_before_any_request(transfers, scheme):
+    """An unknown scheme, or one whose provider is missing, fails for good: no retry installs it."""
+    destination = f"{scheme}://bucket/twilio"
+    with pytest.raises(AirflowFailException, match="which this Airflow cannot open"):
+        transfers.bring(**RANGE, destination=destination)
+    missing = BulkExportsMissingDaysOperator(task_id="missing", destination=destination, **RANGE)
+    with pytest.raises(AirflowFailException, match="which this Airflow cannot open"):
+        missing.execute({})
+
+    assert transfers.requests() == 0
+
+
+def test_a_missing_extra_is_refused_before_any_request(transfers, monkeypatch):
+    """Without pyarrow nothing is downloaded that could not be converted, and nothing is retried."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "pyarrow" else find(name, *a)
+    )
+    with pytest.raises(AirflowFailException, match=r"airflow-provider-bulkexports\[parquet\]"):
+        transfers.bring(**RANGE, output_format="parquet")
+
+    assert transfers.requests() == 0
+
+
+def test_a_missing_connection_is_not_retried(transfers):
+    """The error has the command that adds it."""
+    with pytest.raises(AirflowFailException, match="airflow connections add missing"):
+        transfers.bring(**RANGE, bulkexports_conn_id="missing")
 
 
 @pytest.mark.parametrize("outcome", ["Running", "Failed", "ErrorDuringRun"])
