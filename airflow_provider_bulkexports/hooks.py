@@ -301,7 +301,7 @@ class BulkExportsHook(BaseHook):
             split_range,
         )
         from airflow_provider_bulkexports.api.request import ResourceType
-        from airflow_provider_bulkexports.storage import DayStore
+        from airflow_provider_bulkexports.storage.store import DayStore
 
         parsed = ResourceType.parse(resource_type)
         first, last = parse_range(start_day, end_day)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_bulkexports.storage import Manifest
+    from airflow_provider_bulkexports.storage.store import Manifest
 
 __all__ = ["export_lineage", "storage_lineage"]
 

@@ -30,7 +30,7 @@ from airflow_provider_bulkexports.compat import (
     object_storage_path,
 )
 from airflow_provider_bulkexports.hooks import BulkExportsHook, airflow_errors
-from airflow_provider_bulkexports.storage import DayStore, Manifest, StoredFile
+from airflow_provider_bulkexports.storage.store import DayStore, Manifest, StoredFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -200,7 +200,7 @@ class BulkExportsToObjectStorageOperator(BaseOperator):
             if value not in allowed:
                 raise InvalidRequest(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
         if self.output_format == "parquet":
-            from airflow_provider_bulkexports.parquet import require_engine
+            from airflow_provider_bulkexports.storage.parquet import require_engine
 
             require_engine()
         if self.max_parallel_days < 1:
@@ -387,7 +387,7 @@ class _Run:
         records, rejected = fetched.records, 0
         schema: tuple[tuple[str, str], ...] = ()
         if fetched.records and self._operator.output_format == "parquet":
-            from airflow_provider_bulkexports.parquet import write_parquet
+            from airflow_provider_bulkexports.storage.parquet import write_parquet
 
             target, aside = spool.with_name("part-0.parquet"), spool.with_name("_rejected-0.json")
             written = write_parquet(spool, target, aside, self._kind)

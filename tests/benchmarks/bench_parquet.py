@@ -92,7 +92,7 @@ def ours(source: Path, target: Path):
     from isal import igzip  # noqa: F401
 
     from airflow_provider_bulkexports.api.request import ResourceType
-    from airflow_provider_bulkexports.parquet import write_parquet
+    from airflow_provider_bulkexports.storage.parquet import write_parquet
 
     def run() -> int:
         refused = target.with_suffix(".jsonl")

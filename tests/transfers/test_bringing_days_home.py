@@ -12,7 +12,7 @@ from in_process import TaskInstance, context_of
 from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.compat import AirflowException
 from airflow_provider_bulkexports.hooks import BulkExportsHook
-from airflow_provider_bulkexports.storage import DayStore
+from airflow_provider_bulkexports.storage.store import DayStore
 
 FORMATS = list(PARTS)
 RECORDS = 700

@@ -50,7 +50,7 @@ class Folder:
 
     def convert_file(self, content: bytes, kind=ResourceType.MESSAGES, **options) -> Outcome:
         """Convert a file with just this content."""
-        from airflow_provider_bulkexports.parquet import write_parquet
+        from airflow_provider_bulkexports.storage.parquet import write_parquet
 
         self.source.write_bytes(content)
         result = write_parquet(self.source, self.target, self.rejected, kind, **options)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_bulkexports.api.request import ResourceType
-from airflow_provider_bulkexports.parquet import SCHEMAS
+from airflow_provider_bulkexports.storage.parquet import SCHEMAS
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 INSTANT = re.compile(
