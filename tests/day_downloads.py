@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_bulkexports.api.client import Client
 from airflow_provider_bulkexports.api.download import DayFile, fetch_day_file
 from airflow_provider_bulkexports.api.request import ExportRequest, ResourceType
+from airflow_provider_bulkexports.api.stop import Stop
 from airflow_provider_bulkexports.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DAY = date(2026, 1, 1)
 LINK = "fetch_day"
@@ -26,6 +27,17 @@ LINES = b"".join(
 )
 TWO_MEMBERS = gzip.compress(LINES[:11_000], mtime=0) + gzip.compress(LINES[11_000:], mtime=0)
 BORDER = len(gzip.compress(LINES[:11_000], mtime=0))
+
+
+class Hasty(Stop):
+    """Waits for nothing, and hands the seconds on."""
+
+    def __init__(self, sleep: Callable[[float], None]) -> None:
+        super().__init__()
+        self._sleep = sleep
+
+    def sleep(self, seconds: float) -> None:
+        self._sleep(seconds)
 
 
 @dataclass
@@ -38,7 +50,7 @@ class Exported:
     waits: list[float] = field(default_factory=list)
 
     def fetch(self, **options: Any) -> DayFile:
-        options = {"may_be_empty": False, "sleep": self.waits.append} | options
+        options = {"may_be_empty": False, "stop": Hasty(self.waits.append)} | options
         target = options.pop("target", self.target)
         return fetch_day_file(self.client, ResourceType.MESSAGES, DAY, target, **options)
 

@@ -40,6 +40,7 @@ from airflow_provider_bulkexports.api.retry import (
     verdict,
 )
 from airflow_provider_bulkexports.api.signed_links import check_allowed_hosts
+from airflow_provider_bulkexports.api.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,6 +104,7 @@ class Client:
     :param allowed_hosts: hosts beside S3's that a day file may come from; ``.example.com`` stands
         for all below it.
     :param pace: how long and how often; the one that everything keeps if not given.
+    :param stop: cuts a call short, which then raises :class:`Stopped`; a POST's outcome is unknown.
     :raises InvalidRequest: for missing credentials, or a ``base_url`` or host that is not allowed.
     """
 
@@ -114,6 +116,7 @@ class Client:
         base_url: str | None = None,
         allowed_hosts: Sequence[str] = (),
         pace: Pace | None = None,
+        stop: Stop | None = None,
     ) -> None:
         if not login or not secret:
             raise InvalidRequest(
@@ -127,6 +130,7 @@ class Client:
         self.base_url = check_base_url(base_url) if base_url else BASE_URL
         self.allowed_hosts = check_allowed_hosts(allowed_hosts)
         self.pace = pace or pace_module.PACE
+        self._stop = stop or Stop()
         self.ends_at = math.inf
         """When it sends nothing more and waits for no answer, in seconds since the epoch."""
         self._login = login
@@ -135,26 +139,39 @@ class Client:
         self._skew = 0.0
         # A proxy or CA bundle of the environment is the user's wish, but never for this machine.
         self._transport = Transport(
-            (login, secret), trust_env=urlsplit(self.base_url).hostname not in _LOOPBACK
+            (login, secret),
+            trust_env=urlsplit(self.base_url).hostname not in _LOOPBACK,
+            stop=self._stop,
         )
 
-    def copy(self) -> Client:
-        """Return such a client with connections of its own, for another thread."""
-        return self._with(self.pace)
+    @property
+    def account_sid(self) -> str | None:
+        """The account, if the login names it: an API key does not."""
+        return self._login if self._login.startswith("AC") else None
 
-    def hurried(self) -> Client:
+    def copy(self) -> Self:
+        """Return such a client with connections of its own, for another thread."""
+        return self._with(self.pace, self._stop)
+
+    def stoppable(self, stop: Stop) -> Self:
+        """Return such a client, for another thread, whose calls and waits end within a second."""
+        return self._with(replace(self.pace, sleep=stop.sleep), stop)
+
+    def hurried(self) -> Self:
         """Return a client with connections of its own that gives up within four seconds."""
         pace = self.pace
         connect, rest = pace.last_connect, pace.last_exchange
-        return self._with(replace(pace, connect=connect, read=rest, exchange=rest, tries=1))
+        hasty = replace(pace, connect=connect, read=rest, exchange=rest, tries=1)
+        return self._with(hasty, self._stop)
 
-    def _with(self, pace: Pace) -> Client:
-        return Client(
+    def _with(self, pace: Pace, stop: Stop) -> Self:
+        return type(self)(
             self._login,
             self._secret,
             base_url=self.base_url,
             allowed_hosts=self.allowed_hosts,
             pace=pace,
+            stop=stop,
         )
 
     def now(self) -> float:

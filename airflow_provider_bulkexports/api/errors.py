@@ -6,6 +6,9 @@ BulkExportsError
 │   └── Unsettled            it may still act: look again, and repeat only from a given instant
 ├── Unauthorized         the service refused the credentials: they may be being rotated
 ├── BadData              the answer cannot be trusted: ask again, never publish
+├── StorageError         the storage failed or refused: ask again, nothing is known of its content
+│   └── Locked               another publisher has the day: come back when its lock has ended
+├── Stopped              the caller gave the signal to stop: nothing failed
 └── Fatal                do not repeat: somebody has to change something
     ├── InvalidRequest       refused here, before any traffic
     │   └── NotExportableYet     right, but too early
@@ -29,11 +32,14 @@ __all__ = [
     "InvalidRequest",
     "KeyConflict",
     "LinkRefused",
+    "Locked",
     "NotExportableYet",
     "NotFound",
     "OutcomeUnknown",
     "QuotaExceeded",
     "Retryable",
+    "Stopped",
+    "StorageError",
     "Unauthorized",
     "Unsettled",
 ]
@@ -113,6 +119,26 @@ class Unauthorized(BulkExportsError):
 
 class BadData(BulkExportsError):
     """The service's answer is not what its contract says."""
+
+
+class Stopped(BulkExportsError):
+    """The caller gave the signal to stop, and the work ended before its end."""
+
+
+class StorageError(BulkExportsError):
+    """The storage failed or refused; its own words and the address are in the message."""
+
+
+class Locked(StorageError):
+    """
+    Another publisher has the day.
+
+    :param until: when its lock ends at the latest, None where that is not known.
+    """
+
+    def __init__(self, message: str, *, until: DateTime | None = None) -> None:
+        super().__init__(message)
+        self.until = until
 
 
 class Fatal(BulkExportsError):

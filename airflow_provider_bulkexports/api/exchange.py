@@ -6,31 +6,25 @@ few seconds would hold a worker for hours, and two megabytes of gzip could fill 
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
-import os
-import socket
-import ssl
-import threading
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
-import requests.adapters
 import urllib3.exceptions
-from urllib3.connection import HTTPConnection
-from urllib3.connectionpool import HTTPConnectionPool
 
 from airflow_provider_bulkexports import __version__
+from airflow_provider_bulkexports.api.deadline import Deadline, WatchedAdapter
 from airflow_provider_bulkexports.api.retry import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from airflow_provider_bulkexports.api.pace import Pace
+    from airflow_provider_bulkexports.api.stop import Stop
 
 __all__ = ["Answer", "Failed", "Transport"]
 
@@ -91,10 +85,12 @@ class Transport:
 
     :param auth: login and secret.
     :param trust_env: whether the environment's proxies and CA bundle count.
+    :param stop: cuts an exchange short.
     """
 
-    def __init__(self, auth: tuple[str, str], *, trust_env: bool) -> None:
-        self._adapter = _Adapter()
+    def __init__(self, auth: tuple[str, str], *, trust_env: bool, stop: Stop) -> None:
+        self._stop = stop
+        self._adapter = WatchedAdapter()
         self._session = _Session()
         self._session.mount("https://", self._adapter)
         self._session.mount("http://", self._adapter)
@@ -115,10 +111,14 @@ class Transport:
     def exchange(
         self, method: str, url: str, form: dict[str, str] | None, pace: Pace
     ) -> Answer | Failed:
-        """Send one request, and return its whole answer or how it failed; follow no redirect."""
+        """
+        Send one request, and return its whole answer or how it failed; follow no redirect.
+
+        :raises Stopped: when it was cut short.
+        """
         target = urlsplit(url)
         failed = None
-        with _Deadline(pace.exchange) as deadline:
+        with Deadline(pace.exchange, self._stop) as deadline:
             self._adapter.deadline = deadline
             try:
                 with self._session.request(
@@ -134,6 +134,8 @@ class Transport:
                 failed = Failed.because(Failure.UNREADABLE, str(error))
             except _BROKEN as error:
                 failed = Failed.because(Failure.LOST, _why_lost(error, pace))
+        if deadline.passed:
+            self._stop.check()
         if deadline.connecting:
             port = target.port or (443 if target.scheme == "https" else 80)
             return Failed(
@@ -155,122 +157,6 @@ class Transport:
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Find no redirect in any answer: requests would parse it even where it is not followed."""
-
-
-class _Deadline:
-    """
-    The end of one exchange, enforced by shutting its connection down.
-
-    Closing it would wait for the very read that hangs (urllib3/urllib3#2868); and urllib3's own
-    ``HTTPResponse.shutdown`` (urllib3/urllib3#3527) comes too late for headers that trickle.
-
-    :param seconds: until then, from the block's beginning.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.passed = False
-        self.connecting = False
-        self.obstacle = ""
-        self._socket: socket.socket | None = None
-        self._lock = threading.Lock()
-        self._timer = threading.Timer(seconds, self._strike)
-        self._timer.daemon = True
-
-    def __enter__(self) -> Self:
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        self._timer.join()
-        if self._socket is not None:
-            self._socket.close()
-
-    def watch(self, connection: socket.socket) -> None:
-        """Cut this connection when the time has come."""
-        # A descriptor of our own: TLS takes the socket's away, and http.client gives a connection
-        # up before the body is read where the server will close it.
-        handle = socket.socket(fileno=os.dup(connection.fileno()))
-        with self._lock:
-            if self._socket is not None:
-                self._socket.close()
-            self._socket = handle
-        self.check()
-
-    def check(self) -> None:
-        """Go no further once the time has come."""
-        if self.passed:
-            raise TimeoutError
-
-    def _strike(self) -> None:
-        with self._lock:
-            self.passed = True
-            if self._socket is not None:
-                with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Tells the connections of all its pools which exchange they serve."""
-
-    deadline: _Deadline
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
-        pool = super().get_connection_with_tls_context(*args, **kwargs)
-        assert isinstance(pool, HTTPConnectionPool)  # noqa: S101 - requests' stubs say less
-        kind = pool.ConnectionCls
-        if not issubclass(kind, _WatchedConnection):
-            # Of whatever kind it is: plain, TLS, or through a SOCKS proxy.
-            bases = (_WatchedConnection, kind)
-            pool.ConnectionCls = type(kind.__name__, bases, {"adapter": self})
-        return pool
-
-
-class _WatchedConnection(HTTPConnection):
-    """A connection that notes how far it is, and what stands in its way."""
-
-    adapter: _Adapter
-
-    def connect(self) -> None:
-        deadline = self.adapter.deadline
-        deadline.connecting = True
-        try:
-            super().connect()
-            deadline.check()
-        except Exception as error:
-            deadline.obstacle = _obstacle(error, self.timeout)
-            if self.proxy is not None:
-                deadline.obstacle += f", by way of the proxy {self.proxy.host}:{self.proxy.port}"
-            raise
-        deadline.connecting = False
-
-    def _new_conn(self) -> socket.socket:
-        deadline, options = self.adapter.deadline, self.socket_options
-        # urllib3 gives each address of a host the whole time to connect, and its options before.
-        self.socket_options = _Options(options or (), deadline)
-        try:
-            connection = super()._new_conn()
-        finally:
-            self.socket_options = options
-        deadline.watch(connection)
-        return connection
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:
-            self.adapter.deadline.watch(self.sock)
-        super().request(*args, **kwargs)
-
-
-class _Options(list[tuple[int, int, int | bytes]]):
-    """Socket options that are given out only while there is time."""
-
-    def __init__(self, options: Any, deadline: _Deadline) -> None:
-        super().__init__(options)
-        self._deadline = deadline
-
-    def __iter__(self) -> Iterator[tuple[int, int, int | bytes]]:
-        self._deadline.check()
-        return super().__iter__()
 
 
 class _UnreadableError(Exception):
@@ -321,22 +207,3 @@ def _why_lost(error: BaseException, pace: Pace) -> str:
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
         return f"nothing came for {pace.read:g} s"
     return f"the connection broke: {type(error).__name__}"
-
-
-def _obstacle(error: BaseException, connect: object) -> str:
-    """Say why there is no connection, in words without an address or a header."""
-    cause = error.__cause__ or error
-    if isinstance(cause, TimeoutError):
-        return f"timed out after {connect:g} s" if isinstance(connect, float) else "timed out"
-    if isinstance(cause, socket.gaierror):
-        unknown = cause.errno in {socket.EAI_NONAME, socket.EAI_NODATA}
-        return "no such host" if unknown else str(cause.strerror).lower()
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {cause.verify_message}"
-    if isinstance(cause, ssl.SSLError):
-        reason = getattr(cause, "reason", None) or "no agreement"
-        return f"TLS: {reason.replace('_', ' ').lower()}"
-    if isinstance(cause, OSError):
-        # Without a number it is what a proxy told, as "Tunnel connection failed: 407 ...".
-        return os.strerror(cause.errno).lower() if cause.errno else str(cause)
-    return type(cause).__name__

@@ -34,6 +34,13 @@ class Pace:
     longest_pause: float = 60.0
     """What a call sleeps at most before its next try; a longer advice is left to the caller."""
 
+    # One download, whose head has the time of an exchange.
+    stretch: int = 2**20
+    """Bytes of a day file that must come in ..."""
+    stretch_seconds: float = 120.0
+    """... this time, one stretch after the other: 9 kB/s at least, so that the end of a file
+    of gigabytes may take days, and of a bucket that trickles two minutes."""
+
     # One listing.
     listing: float = 60.0
     """A whole listing, all pages."""

@@ -8,15 +8,23 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote, urlsplit
+
+import pendulum
 
 from airflow_provider_bulkexports.api.errors import InvalidRequest, LinkRefused
 from airflow_provider_bulkexports.api.redact import safe_text
+from airflow_provider_bulkexports.api.request import ResourceType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_allowed_hosts", "check_link"]
+    from pendulum import DateTime
+
+__all__ = ["LinkFacts", "check_allowed_hosts", "check_link"]
 
 _LINK = re.compile(
     r"(https?)://([a-z0-9.-]+|\[::1\])(?::([0-9]{1,5}))?(?:/[!-\[\]-~]*)?",
@@ -26,8 +34,53 @@ _S3 = re.compile(
     r"(?:[a-z0-9-]+\.)*s3(?:-[a-z0-9-]+)?(?:\.dualstack)?(?:\.[a-z]+(?:-[a-z]+)+-\d+)?"
     r"\.amazonaws\.com"
 )
+_FACTS = re.compile(
+    r"/day=(\d{4}-\d\d-\d\d)/type=([A-Za-z]+)/account=(AC[0-9a-fA-F]{32})"
+    r"/created_time=([^/]+)/[^/]+\Z",
+    re.ASCII,
+)
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _ALLOWED = re.compile(r"\.?[a-z0-9-]+(?:\.[a-z0-9-]+)+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """
+    What the path of a signed link says of its file; none of it is a secret.
+
+    :param created_time: when the file was exported, None where it is not written as documented.
+    """
+
+    resource_type: ResourceType
+    day: date
+    account_sid: str
+    created_time: DateTime | None
+
+    @classmethod
+    def parse(cls, url: str) -> Self | None:
+        """
+        Read a link, None unless its path ends in the documented shape.
+
+        That is ``day=2020-02-02/type=Messages/account=AC.../created_time=20200204123456/NAME``,
+        after anything. A path of another shape says nothing, so that Twilio may change it.
+        """
+        found = _FACTS.search(unquote(urlsplit(url).path))
+        if found is None:
+            return None
+        try:
+            day, resource_type = date.fromisoformat(found[1]), ResourceType(found[2])
+        except ValueError:
+            return None
+        return cls(resource_type, day, found[3], _created_time(found[4]))
+
+
+def _created_time(text: str) -> DateTime | None:
+    try:
+        moment = datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    # strptime takes fewer digits than a field has.
+    return pendulum.instance(moment) if len(text) == 14 else None
 
 
 def check_allowed_hosts(hosts: Sequence[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import time
 import tracemalloc
 import zlib
 
@@ -28,24 +29,68 @@ def fed(data: bytes, step: int = 65_536, limits: Limits | None = None) -> DayFil
 
 
 @pytest.mark.parametrize(
-    ("content", "text"),
+    ("content", "limits", "text"),
     [
-        (bomb(b"0" * 1_000_000, 300), "a line is longer than the limit of 1048576 bytes"),
-        (bomb(b'{"a":0}\n' * 100_000, 300), "200 times larger than the file"),
+        (bomb(b"0" * 1_000_000, 300), {}, "a line is longer than the limit of 16777216 bytes"),
+        (bomb(b'{"a":0}\n' * 100_000, 300), {"free": 10**8}, "400 times larger than the file"),
+        (bomb(b'{"a":0}\n' * 100_000, 300), {"text": 10**8}, "larger than the limit of 100000000"),
     ],
-    ids=["one line", "many lines"],
+    ids=["one line", "many lines", "too many lines"],
 )
-def test_a_decompression_bomb_is_refused(content, text):
+def test_a_decompression_bomb_is_refused(content, limits, text):
     """A small file of much text is refused early, and in little memory."""
     with exported() as day:
         day.serve(content)
         tracemalloc.start()
         with pytest.raises(BadData, match=text):
-            day.fetch()
+            day.fetch(limits=Limits(**limits))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert day.held == b""
         assert peak < 8_000_000  # with the sandbox's own copies of the file
+
+
+def test_what_a_bomb_costs_is_bounded():
+    """At the limits as they are, 10 MB of the densest gzip are refused within seconds."""
+    press = zlib.compressobj(9, zlib.DEFLATED, 31)
+    content = press.compress(b"{}\n" * 350_000) + press.flush(zlib.Z_FULL_FLUSH)
+    # Nothing refers to what is before a full flush, so what follows it can be repeated.
+    again = press.compress(b"{}\n" * 350_000) + press.flush(zlib.Z_FULL_FLUSH)
+    content += again * (10_000_000 // len(again))
+    check, began = DayFileCheck(), time.process_time()
+    with pytest.raises(BadData, match="400 times larger"):
+        check.feed(content)
+    assert check.text_size < 6 * 1024**3
+    assert time.process_time() - began < 30
+
+
+def test_an_honest_day_of_equal_bodies_is_far_from_the_limits():
+    """20,000 records with equal bodies of 10 kB pass at a fifth of what their file may hold."""
+    body = "Your parcel is on its way. " * 370
+    rng = random.Random(1)
+    lines = (
+        b'{"sid":"SM%s","to":"+1555%07d","body":"%s"}\n'
+        % (rng.randbytes(16).hex().encode(), rng.randrange(10**7), body.encode())
+        for _ in range(20_000)
+    )
+    content = gzip.compress(b"".join(lines), 9)
+    limits = Limits()
+    check = fed(content)
+    assert check.records == 20_000
+    assert check.text_size / len(content) > 140
+    assert check.text_size < (limits.free + limits.ratio * len(content)) / 5
+    # Nor would a hundred times as many come near.
+    assert 100 * check.text_size < (limits.free + limits.ratio * 100 * len(content)) / 2
+
+
+@pytest.mark.parametrize("mib", [1, 15, 16])
+def test_a_line_of_16_mib_passes(mib):
+    """As on the Parquet side; a byte more does not."""
+    line = random.Random(mib).randbytes(mib * 512 * 1024).hex().encode()
+    assert fed(gzip.compress(line + b"\n{}\n", 1)).records == 2
+    if mib == 16:
+        with pytest.raises(BadData, match="a line is longer"):
+            fed(gzip.compress(line + b"x\n{}\n", 1))
 
 
 def test_a_file_of_too_many_bytes_is_refused():
@@ -63,7 +108,7 @@ def test_a_line_may_be_as_long_as_the_limit(length, step):
     """A line of the limit's length passes wherever it lies, and one byte more does not."""
     rng = random.Random(length)
     line = bytes(rng.choices(b"abcdef", k=length))
-    limits = Limits(line=length, ratio=10**6)
+    limits = Limits(line=length)
     for text, records in (
         (line, 1),
         (b"a\n" + line + b"\na\n", 3),

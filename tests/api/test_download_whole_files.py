@@ -4,11 +4,14 @@ import gzip
 import hashlib
 import io
 import logging
+import random
 
 import pytest
-from day_downloads import BORDER, FILE, LINES, LINK, TWO_MEMBERS, exported
+from day_downloads import BORDER, FILE, LINES, LINK, TWO_MEMBERS, Hasty, exported
 
 from airflow_provider_bulkexports.api.errors import BadData, NotFound, Retryable, Unauthorized
+
+LARGE = gzip.compress(b"%b\n" % random.Random(1).randbytes(4_000_000).hex().encode(), 1)
 
 
 @pytest.fixture
@@ -35,29 +38,39 @@ def test_what_the_target_held_is_overwritten(day):
     assert day.fetch().size == len(day.held)
 
 
-def test_a_large_file_reports_its_progress():
+def test_a_large_file_reports_its_progress(day):
     """The caller is told the bytes so far, which only grow and end at the size."""
-    with exported(records=25_000) as day:
-        told: list[int] = []
-        got = day.fetch(progress=told.append)
-        assert told == sorted(told)
-        assert len(told) > 1
-        assert told[-1] == got.size
+    day.serve(LARGE)
+    told: list[int] = []
+    got = day.fetch(progress=told.append)
+    assert told == sorted(told)
+    assert len(told) > 1
+    assert told[-1] == got.size == len(LARGE)
 
 
-def test_a_caller_may_stop_a_download():
+def test_a_caller_may_give_a_download_up(day):
     """What progress raises ends the download and leaves the target empty."""
 
-    class Stopped(Exception):
+    class Enough(Exception):
         pass
 
-    def stop(_: int) -> None:
-        raise Stopped
+    def give_up(_: int) -> None:
+        raise Enough
 
-    with exported(records=25_000) as day:
-        with pytest.raises(Stopped):
-            day.fetch(progress=stop)
-        assert day.held == b""
+    day.serve(LARGE)
+    with pytest.raises(Enough):
+        day.fetch(progress=give_up)
+    assert day.held == b""
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+def test_damage_in_the_middle_of_a_large_file_is_found(day, at):
+    """Whichever batch it is in, and however many follow it."""
+    day.serve(LARGE)
+    day.fault("corrupt", at=int(len(LARGE) * at), times=-1)
+    with pytest.raises(BadData, match="gzip"):
+        day.fetch()
+    assert day.held == b""
 
 
 def test_a_file_of_two_members_is_followed_through_both(day):
@@ -143,7 +156,7 @@ def test_a_file_may_come_later_than_its_day():
             day.waits.append(seconds)
             day.sandbox.advance(10)
 
-        assert day.fetch(sleep=sleep).records == 200
+        assert day.fetch(stop=Hasty(sleep)).records == 200
         assert len(day.waits) in (3, 4)
 
 

@@ -1,8 +1,8 @@
 """Fetching a day's file and checking it: wall time against curl and igzip, and peak memory.
 
 A local nginx serves the files. Every case runs in a process of its own; its peak is what it held
-beyond what it held after its imports. Ratios are of medians, of runs taken by turns; where other
-work shares the cores, the processor time says more than the wall time.
+beyond what it held after its imports. Ways take turns, and a ratio is the median of the turns' own;
+where other work shares the cores, the processor time says more than the wall time.
 """
 
 from __future__ import annotations
@@ -84,9 +84,10 @@ def fetch_ours(base_url: str, name: str, target: Path) -> None:
     """Fetch with this package."""
     from airflow_provider_bulkexports.api.client import Client
     from airflow_provider_bulkexports.api.download import fetch_day_file
+    from airflow_provider_bulkexports.api.stop import Stop
 
     with Client("AC" + "5a" * 16, "token", base_url=base_url) as client, target.open("w+b") as file:
-        fetch_day_file(client, name, DAY, file, may_be_empty=False)
+        fetch_day_file(client, name, DAY, file, may_be_empty=False, stop=Stop())
 
 
 def fetch_with_requests(base_url: str, name: str, target: Path) -> None:
@@ -111,7 +112,19 @@ def fetch_with_curl(base_url: str, name: str, target: Path) -> None:
     subprocess.run(["igzip", "-t", target], check=True)
 
 
-WAYS = {"ours": fetch_ours, "requests": fetch_with_requests, "curl": fetch_with_curl}
+def fetch_with_digest(base_url: str, name: str, target: Path) -> None:
+    """Fetch with curl, then take the digest and test with igzip, as this package does both."""
+    subprocess.run(["curl", "-sSf", "-o", target, f"{base_url}/{name}.gz"], check=True)
+    subprocess.run(["sha256sum", target], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["igzip", "-t", target], check=True)
+
+
+WAYS = {
+    "ours": fetch_ours,
+    "requests": fetch_with_requests,
+    "curl": fetch_with_curl,
+    "digest": fetch_with_digest,
+}
 
 
 def status(field: str) -> int:
@@ -172,24 +185,33 @@ def compare(title: str, count: int, base_url: str, folder: Path) -> None:
     for _ in range(TURNS):
         for way in WAYS:
             runs[way].append(case(way, count, base_url, "Messages", folder))
-    times = {way: statistics.median(run[0] for run in runs[way]) for way in WAYS}
-    spent = {way: statistics.median(run[1] for run in runs[way]) for way in WAYS}
     print(
         f"\n{title:<34}{'median s':>10}{'all s':>26}{'ours is':>10}"
         f"{'cpu s':>8}{'ours is':>10}{'peak MB':>10}"
     )
-    shown = {"ours": "ours", "requests": "requests, then gzip", "curl": "curl, then igzip -t"}
-    for way in WAYS:
-        every = " ".join(f"{seconds:.2f}" for seconds, _, _ in runs[way])
-        ratio = f"{times['ours'] / times[way]:.2f} x"
-        cpu_ratio = f"{spent['ours'] / spent[way]:.2f} x"
-        peak = max(mb for _, _, mb in runs[way]) if way != "curl" else None
+    shown = {
+        "ours": "ours",
+        "requests": "requests, then gzip",
+        "curl": "curl, then igzip -t",
+        "digest": "curl, sha256sum, igzip -t",
+    }
+    for way, runs_of_way in runs.items():
+        times, spent, peaks = zip(*runs_of_way, strict=True)
+        every = " ".join(f"{seconds:.2f}" for seconds in times)
+        ratio = f"{_ratio(runs['ours'], runs_of_way, 0):.2f} x"
+        cpu_ratio = f"{_ratio(runs['ours'], runs_of_way, 1):.2f} x"
+        peak = f"{max(peaks):.1f}" if way in {"ours", "requests"} else "-"
         print(
-            f"{shown[way]:<34}{times[way]:>10.2f}{every:>26}{ratio:>10}"
-            f"{spent[way]:>8.2f}{cpu_ratio:>10}"
-            f"{'-' if peak is None else f'{peak:.1f}':>10}",
+            f"{shown[way]:<34}{statistics.median(times):>10.2f}{every:>26}{ratio:>10}"
+            f"{statistics.median(spent):>8.2f}{cpu_ratio:>10}{peak:>10}",
             flush=True,
         )
+
+
+def _ratio(ours: list[tuple], theirs: list[tuple], figure: int) -> float:
+    return statistics.median(
+        one[figure] / other[figure] for one, other in zip(ours, theirs, strict=True)
+    )
 
 
 def main() -> None:

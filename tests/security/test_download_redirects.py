@@ -21,7 +21,7 @@ import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from day_downloads import DAY, FILE, LINK, TWO_MEMBERS, exported
+from day_downloads import DAY, FILE, LINK, TWO_MEMBERS, Hasty, exported
 
 from airflow_provider_bulkexports.api.client import Client
 from airflow_provider_bulkexports.api.download import fetch_day_file
@@ -238,7 +238,9 @@ def world(tmp_path, monkeypatch):
 def fetch(allowed_hosts=()):
     target = io.BytesIO()
     with Client(LOGIN, TOKEN, allowed_hosts=allowed_hosts) as client:
-        fetch_day_file(client, ResourceType.MESSAGES, DAY, target, may_be_empty=False, sleep=float)
+        fetch_day_file(
+            client, ResourceType.MESSAGES, DAY, target, may_be_empty=False, stop=Hasty(float)
+        )
     return target.getvalue()
 
 
