@@ -31,12 +31,14 @@ class DayPlan:
     :param ends_at: when it takes the last word of its walk.
     :param walk: status words from ``runs_at`` on; all but the last share the time evenly.
     :param empty: how the day file looks if the day is empty, None if it has records.
+    :param contents: what its file has in it instead of the day's records, None for those.
     """
 
     runs_at: float
     ends_at: float
     walk: tuple[str, ...] = (Status.RUNNING, Status.COMPLETED)
     empty: str | None = None
+    contents: str | None = None
 
     def word_at(self, moment: float) -> str:
         """Return the status word the day has at ``moment``, deletion apart."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
+import re
 import zlib
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bulkexports.api.request import ResourceType
@@ -16,10 +19,43 @@ from airflow_provider_bulkexports.api.request import ResourceType
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-__all__ = ["Archive", "FileKey", "day_file", "is_empty_day", "records"]
+__all__ = [
+    "CONTENTS",
+    "Archive",
+    "FileKey",
+    "day_file",
+    "is_empty_day",
+    "other_contents",
+    "records",
+]
 
 Record = dict[str, Any]
 
+CONTENTS = {
+    "other_day": "the records of 30 days before",
+    "neighbour_day": "the records of the day before",
+    "other_type": "Calls for Messages, Participants for Conferences, or the other way round",
+    "other_account": "the records of another account",
+    "early": "the first and every eighth of the records as they were before Twilio updated them",
+    "fewer": "the first tenth of the records",
+    "rfc2822": "instants as mails have them",
+    "empty_strings": "no number, and no instant but date_created: empty strings instead",
+    "deep_line": "a first line more, that is nested 3,000 deep",
+    "blank_lines": "as many blank lines as records",
+    "hello": "one word",
+    "html": "a page",
+}
+"""What a day file may have in it instead of the day's records."""
+
+_OTHER_TYPE = {
+    ResourceType.MESSAGES: ResourceType.CALLS,
+    ResourceType.CALLS: ResourceType.MESSAGES,
+    ResourceType.CONFERENCES: ResourceType.PARTICIPANTS,
+    ResourceType.PARTICIPANTS: ResourceType.CONFERENCES,
+}
+_OTHER_ACCOUNT = "AC" + "0e" * 16
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_DEPTH = 3000
 _FIRST_YEAR = 2010
 _BATCH = 200
 _CHUNK = 64 * 1024
@@ -39,14 +75,31 @@ class FileKey:
     """
     What decides the bytes of a day file.
 
-    :param form: ``records`` for a file with records, else how an empty one looks:
-        ``zero_bytes`` or ``empty_gzip``.
+    :param form: ``records`` for the day's own records, how an empty file looks (``zero_bytes`` or
+        ``empty_gzip``), or one of the contents of :data:`CONTENTS` that is no other file's.
     """
 
     account_sid: str
     resource_type: ResourceType
     day: date
     form: str = "records"
+
+
+def other_contents(key: FileKey, what: str) -> FileKey:
+    """
+    Return the key of a file with other contents in the place of a day's records.
+
+    :param what: of :data:`CONTENTS`.
+    """
+    if key.form != "records":
+        return key
+    if what in {"other_day", "neighbour_day"}:
+        return replace(key, day=key.day - timedelta(days=30 if what == "other_day" else 1))
+    if what == "other_type":
+        return replace(key, resource_type=_OTHER_TYPE[key.resource_type])
+    if what == "other_account":
+        return replace(key, account_sid=_OTHER_ACCOUNT)
+    return replace(key, form=what)
 
 
 def is_empty_day(seed: int, resource_type: ResourceType, day: date, every: int) -> bool:
@@ -82,16 +135,28 @@ def day_file(seed: int, key: FileKey, count: int, repeated: int = 0) -> Iterator
     if key.form == "zero_bytes":
         return
     compressor = zlib.compressobj(6, zlib.DEFLATED, 31)
-    lines: list[str] = []
-    if key.form == "records":
-        for record in records(seed, key, count, repeated):
-            lines.append(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
-            if len(lines) == _BATCH:
-                yield compressor.compress(("\n".join(lines) + "\n").encode())
-                lines.clear()
-    if lines:
-        yield compressor.compress(("\n".join(lines) + "\n").encode())
+    lines = _lines(seed, key, count, repeated)
+    while batch := list(itertools.islice(lines, _BATCH)):
+        yield compressor.compress(("\n".join(batch) + "\n").encode())
     yield compressor.flush()
+
+
+def _lines(seed: int, key: FileKey, count: int, repeated: int) -> Iterator[str]:
+    if key.form == "empty_gzip":
+        return
+    if key.form in _NO_RECORDS:
+        yield from [_NO_RECORDS[key.form]] * (count if key.form == "blank_lines" else 1)
+        return
+    if key.form == "deep_line":
+        yield '{"body":' + "[" * _DEPTH + "]" * _DEPTH + "}"
+    change, every = _CHANGES.get(key.form, (dict, 1))
+    for number, record in enumerate(records(seed, key, _count(key, count), repeated)):
+        shown = change(record) if number % every == 0 else record
+        yield json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+
+
+def _count(key: FileKey, count: int) -> int:
+    return max(1, count // 10) if key.form == "fewer" else count
 
 
 class Archive:
@@ -109,8 +174,11 @@ class Archive:
         self._contents: OrderedDict[FileKey, bytes] = OrderedDict()
 
     def records(self, key: FileKey) -> int:
-        """Return how many lines a file has."""
-        return self._count + min(self._repeated, self._count) if key.form == "records" else 0
+        """Return how many records a file has."""
+        if key.form in {"zero_bytes", "empty_gzip", *_NO_RECORDS}:
+            return 0
+        count = _count(key, self._count)
+        return count + min(self._repeated, count)
 
     async def size(self, key: FileKey) -> int:
         """Return the size of a file in bytes, as compressed."""
@@ -263,4 +331,41 @@ _MAKERS: dict[ResourceType, Callable[[random.Random, FileKey], Record]] = {
     ResourceType.CALLS: _call,
     ResourceType.CONFERENCES: _conference,
     ResourceType.PARTICIPANTS: _participant,
+}
+
+
+def _early(record: Record) -> Record:
+    return record | {"status": "in-progress", "date_updated": record["date_created"]}
+
+
+def _as_in_mails(record: Record) -> Record:
+    return {
+        name: format_datetime(datetime.fromisoformat(value)) if _is_instant(value) else value
+        for name, value in record.items()
+    }
+
+
+def _with_empty_strings(record: Record) -> Record:
+    return {
+        name: ""
+        if name == "price" or type(value) is int or (_is_instant(value) and name != "date_created")
+        else value
+        for name, value in record.items()
+    }
+
+
+def _is_instant(value: object) -> bool:
+    return isinstance(value, str) and _INSTANT.fullmatch(value) is not None
+
+
+# And to every how manyth record.
+_CHANGES: dict[str, tuple[Callable[[Record], Record], int]] = {
+    "early": (_early, 8),
+    "rfc2822": (_as_in_mails, 1),
+    "empty_strings": (_with_empty_strings, 1),
+}
+_NO_RECORDS = {
+    "blank_lines": "",
+    "hello": "hello",
+    "html": "<html><body>Please come back later.</body></html>",
 }

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from airflow_provider_bulkexports.sandbox.answers import Answer, json_answer
-from airflow_provider_bulkexports.sandbox.faults.stages import Creating, Reading, Scripting
+from airflow_provider_bulkexports.sandbox.faults.stages import (
+    Creating,
+    Reading,
+    Scripting,
+    Serving,
+)
 from airflow_provider_bulkexports.sandbox.forms import read_day, read_resource_type
 from airflow_provider_bulkexports.sandbox.paging import Page, cut
 from airflow_provider_bulkexports.sandbox.refusal import Refusal
@@ -121,16 +126,18 @@ class Routes:
         self._service.configure(account, resource_type, await _form(request))
         return self._configuration(request, account, resource_type)
 
-    async def download(self, request: web.Request, _: str, __: RequestFaults) -> Answer:
+    async def download(self, request: web.Request, _: str, faults: RequestFaults) -> Answer:
         """Serve a day file to whoever has a fresh link."""
         if "Authorization" in request.headers:
             raise Refusal(400, 0, "InvalidArgument: Only one auth mechanism allowed")
         file = self._service.open_link(request.query.get("X-Amz-Signature", ""))
-        size = await self._service.archive.size(file.key)
+        fault = faults.take(Serving)
+        key = fault.serve(file.key) if fault else file.key
+        size = await self._service.archive.size(key)
         record: dict[str, Any] = {
             "resource_type": str(file.job.resource_type),
             "day": file.day.isoformat(),
-            "records": self._service.archive.records(file.key),
+            "records": self._service.archive.records(key),
             "bytes": 0,
             "complete": False,
             "account_sid": file.job.account_sid,
@@ -140,7 +147,7 @@ class Routes:
         return Answer(
             200,
             {"Content-Type": "binary/octet-stream"},
-            chunks=self._service.archive.chunks(file.key),
+            chunks=self._service.archive.chunks(key),
             size=size,
             record=record,
         )

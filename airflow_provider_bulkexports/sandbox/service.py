@@ -14,7 +14,12 @@ from airflow_provider_bulkexports.sandbox.deliveries import Deliveries
 from airflow_provider_bulkexports.sandbox.forms import JobForm, check_webhook
 from airflow_provider_bulkexports.sandbox.jobs import CustomJob, plan_days
 from airflow_provider_bulkexports.sandbox.ledger import Ledger
-from airflow_provider_bulkexports.sandbox.records import Archive, FileKey, is_empty_day
+from airflow_provider_bulkexports.sandbox.records import (
+    Archive,
+    FileKey,
+    is_empty_day,
+    other_contents,
+)
 from airflow_provider_bulkexports.sandbox.refusal import Refusal
 from airflow_provider_bulkexports.sandbox.view import View
 
@@ -28,7 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "ProducedFile", "Service"]
 
-_RETENTION = 7 * 86_400
+_DAY = 86_400
+_RETENTION = 7 * _DAY
 _STOPPING = 5.0
 
 
@@ -53,8 +59,11 @@ class ProducedFile:
     @property
     def key(self) -> FileKey:
         """What decides the file's bytes."""
-        form = self.job.plans[self.day].empty or "records"
-        return FileKey(self.job.account_sid, self.job.resource_type, self.day, form)
+        plan = self.job.plans[self.day]
+        key = FileKey(
+            self.job.account_sid, self.job.resource_type, self.day, plan.empty or "records"
+        )
+        return other_contents(key, plan.contents) if plan.contents else key
 
 
 @dataclass(slots=True)
@@ -117,6 +126,8 @@ class Service:
             if is_empty_day(self.settings.seed, resource_type, day, self.settings.empty_every):
                 plan.walk = (Status.RUNNING, Status.COMPLETED_EMPTY_RECORDS)
                 plan.empty = self.settings.empty_form
+            if plan.ends_at < _midnight_after(day) + self.settings.settle_days * _DAY:
+                plan.contents = "early"
         job = CustomJob(
             sid=f"JS{secrets.token_hex(16)}",
             number=number,
@@ -285,6 +296,10 @@ class Service:
             and (removed is None or view.moment < removed)
             and view.shows(job.created_at, f"{self.settings.seed}/omit/{job.number}")
         )
+
+
+def _midnight_after(day: date) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + _DAY
 
 
 def _waiting(job: CustomJob, now: float) -> bool:

@@ -28,6 +28,8 @@ class Settings:
     :param empty_form: what an empty day looks like, of ``absent``, ``not_found``,
         ``zero_bytes`` and ``empty_gzip``.
     :param repeated_rows: records of a day that come twice.
+    :param settle_days: days after its end until a day's records are final; what is exported earlier
+        has every eighth of them as they were before.
     :param file_lag: seconds from a day's completion until its file is available.
     :param link_seconds: life of a signed link.
     :param quota_days: days an account and its subaccounts may request per UTC day.
@@ -49,6 +51,7 @@ class Settings:
     empty_every: int = 20
     empty_form: str = "absent"
     repeated_rows: int = 0
+    settle_days: int = 0
     file_lag: float = 0.0
     link_seconds: float = 240.0
     quota_days: int = 366

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote, unquote, urlsplit
 
-from airflow_provider_bulkexports.sandbox.faults.arguments import FIELDS, JSON, TEXT, argument
+from airflow_provider_bulkexports.sandbox.faults.arguments import (
+    FIELDS,
+    HEADERS,
+    JSON,
+    TEXT,
+    argument,
+)
 from airflow_provider_bulkexports.sandbox.faults.fault import LIST_ROUTES
 from airflow_provider_bulkexports.sandbox.faults.stages import Bending
 from airflow_provider_bulkexports.sandbox.paging import beyond
@@ -15,7 +22,16 @@ if TYPE_CHECKING:
 
     from airflow_provider_bulkexports.sandbox.answers import Answer
 
-__all__ = ["Endless", "EvilPage", "LoopPage", "NullDays", "OddItem", "Redirect", "StatusWord"]
+__all__ = [
+    "Endless",
+    "EvilPage",
+    "LinkPath",
+    "LoopPage",
+    "NullDays",
+    "OddItem",
+    "Redirect",
+    "StatusWord",
+]
 
 _NOT_GIVEN = object()
 
@@ -131,6 +147,26 @@ class Redirect(Bending):
     def bend(self, answer: Answer) -> None:
         """Change both places that name it."""
         answer.content["redirect_to"] = answer.headers["Location"] = self.url
+
+
+@dataclass(frozen=True)
+class LinkPath(Bending):
+    """Has the link's path name another day, type, account or created_time: `parts`, by name."""
+
+    kind: ClassVar[str] = "link_path"
+    routes: ClassVar[tuple[str, ...]] = ("fetch_day",)
+    parts: dict[str, str] = argument(HEADERS)
+
+    def bend(self, answer: Answer) -> None:
+        """Change both places that name it; the file stays what it is."""
+        link = urlsplit(answer.content["redirect_to"])
+        names = [part.partition("=") for part in unquote(link.path).split("/")]
+        path = "/".join(
+            quote(f"{name}{equals}{self.parts.get(name, value)}") for name, equals, value in names
+        )
+        answer.content["redirect_to"] = answer.headers["Location"] = link._replace(
+            path=path
+        ).geturl()
 
 
 def _groups(answer: Answer) -> Iterator[dict[str, Any]]:

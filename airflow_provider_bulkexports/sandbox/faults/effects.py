@@ -13,11 +13,18 @@ from airflow_provider_bulkexports.sandbox.faults.arguments import (
     SECONDS,
     SHARE,
     STATUS,
+    Argument,
     argument,
     one_of,
 )
-from airflow_provider_bulkexports.sandbox.faults.stages import Creating, Reading, Scripting
+from airflow_provider_bulkexports.sandbox.faults.stages import (
+    Creating,
+    Reading,
+    Scripting,
+    Serving,
+)
 from airflow_provider_bulkexports.sandbox.jobs import EMPTY_FORMS
+from airflow_provider_bulkexports.sandbox.records import CONTENTS, FileKey, other_contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +33,21 @@ if TYPE_CHECKING:
     from airflow_provider_bulkexports.sandbox.jobs import CustomJob, DayPlan
     from airflow_provider_bulkexports.sandbox.view import View
 
-__all__ = ["EmptyDay", "JobOutcome", "Lag", "Late", "Stale", "Twice"]
+__all__ = [
+    "EmptyDay",
+    "JobContents",
+    "JobOutcome",
+    "Lag",
+    "Late",
+    "OtherContents",
+    "Stale",
+    "Twice",
+]
+
+_WHAT = Argument(
+    "one of " + "; ".join(f"`{what}`, {meaning}" for what, meaning in CONTENTS.items()),
+    lambda value: value in CONTENTS,
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +127,35 @@ class EmptyDay(Scripting):
         for plan in _plans(job, self.days):
             plan.walk = (Status.RUNNING, Status.COMPLETED_EMPTY_RECORDS)
             plan.empty = self.how
+
+
+@dataclass(frozen=True)
+class JobContents(Scripting):
+    """Has the job's files, or those of the `days` named, hold something else than its records."""
+
+    kind: ClassVar[str] = "job_contents"
+    routes: ClassVar[tuple[str, ...]] = ("create_job",)
+    what: str = argument(_WHAT)
+    days: list[str] | None = argument(DAYS, default=None)
+
+    def script(self, job: CustomJob, empty_form: str) -> None:
+        """Change the contents of the days' files."""
+        del empty_form
+        for plan in _plans(job, self.days):
+            plan.contents = self.what
+
+
+@dataclass(frozen=True)
+class OtherContents(Serving):
+    """Serves a file that holds something else than the one that is listed."""
+
+    kind: ClassVar[str] = "other_contents"
+    routes: ClassVar[tuple[str, ...]] = ("download",)
+    what: str = argument(_WHAT)
+
+    def serve(self, key: FileKey) -> FileKey:
+        """Swap the file."""
+        return other_contents(key, self.what)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_bulkexports.sandbox.deliveries import Deliveries
     from airflow_provider_bulkexports.sandbox.exchange import Exchange
     from airflow_provider_bulkexports.sandbox.jobs import CustomJob
+    from airflow_provider_bulkexports.sandbox.records import FileKey
     from airflow_provider_bulkexports.sandbox.view import View
     from airflow_provider_bulkexports.sandbox.wire import Plan
 
@@ -33,6 +34,7 @@ __all__ = [
     "Reading",
     "Replacing",
     "Scripting",
+    "Serving",
 ]
 
 
@@ -96,6 +98,16 @@ class Reading(Fault):
 
     def view(self, view: View) -> View:
         """Return another view in the place of ``view``."""
+        raise NotImplementedError
+
+
+class Serving(Fault):
+    """Acts on which file the bucket serves."""
+
+    stage: ClassVar[str] = "on what the service does"
+
+    def serve(self, key: FileKey) -> FileKey:
+        """Return another file in the place of ``key``'s."""
         raise NotImplementedError
 
 
