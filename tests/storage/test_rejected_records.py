@@ -23,7 +23,11 @@ LINES = {
     "a number for a date": (b'{"date_sent":1595802080}', "date_sent"),
     "nanoseconds": (b'{"date_sent":"2020-07-26T22:21:20.1234567Z"}', "date_sent"),
     "a word for a number": (b'{"num_segments":"abc"}', "num_segments"),
-    "nothing for a number": (b'{"num_segments":""}', "num_segments"),
+    "a blank for a number": (b'{"num_segments":" "}', "num_segments"),
+    "an instant for a date": (b'{"start":"2026-02-03T00:00:00Z"}', "start"),
+    "a date that does not exist": (b'{"start":"2026-02-30"}', "start"),
+    "the year 0": (b'{"start":"0000-01-01"}', "start"),
+    "a number for a day": (b'{"start":20260203}', "start"),
     "half of a number": (b'{"num_segments":1.5}', "num_segments"),
     "more than 64 bits": (b'{"flags":9223372036854775808}', "flags"),
     "a number without end": (b'{"flags":1e999999999}', "flags"),
@@ -54,7 +58,7 @@ def test_a_malformed_record_goes_to_the_side_file(folder, name):
     line, column = LINES[name]
     outcome = folder.convert(b"\n".join([GOOD, line, GOOD, b""]))
     assert [row["sid"] for row in outcome.rows] == ["good", "good"]
-    assert (outcome.result.rows, outcome.result.rejected) == (2, 1)
+    assert (outcome.result.records, outcome.result.rejected) == (2, 1)
     (entry,) = outcome.refused
     assert (entry["line"], entry["column"], entry["record"]) == (2, column, line.decode())
     assert entry["reason"]
@@ -73,20 +77,20 @@ def test_lines_are_counted_over_the_whole_file(folder):
     lines = [b'{"price":"x"}' if number % 97 == 0 else GOOD for number in range(1, 5001)]
     outcome = folder.convert(b"\n".join(lines), block_bytes=1000)
     assert [entry["line"] for entry in outcome.refused] == list(range(97, 5001, 97))
-    assert outcome.result.rows + outcome.result.rejected == 5000
+    assert outcome.result.records + outcome.result.rejected == 5000
 
 
 def test_records_that_share_lines_do_not_hide_a_bad_one(folder):
     """Two records on one line and one on two lines are three malformed lines, not three rows."""
     outcome = folder.convert(b'{"sid":"a"}{"sid":"b"}\n{"sid":\n"c"}\n')
-    assert (outcome.result.rows, outcome.result.rejected) == (0, 3)
+    assert (outcome.result.records, outcome.result.rejected) == (0, 3)
 
 
 def test_a_line_of_any_length_is_bounded(folder):
     """A line beyond 16 MiB is refused with its beginning, and the next record is kept."""
     huge = b'{"body":"' + b"x" * (40 * 2**20) + b'"}'
     outcome = folder.convert(b"\n".join([GOOD, huge, GOOD]))
-    assert outcome.result.rows == 2
+    assert outcome.result.records == 2
     (entry,) = outcome.refused
     assert entry["line"] == 2
     assert entry["record"] == huge[: 64 * 2**10].decode()

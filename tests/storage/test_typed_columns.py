@@ -18,7 +18,7 @@ def test_every_type_of_the_sandbox_is_converted(folder, kind):
     key = FileKey("AC" + "0" * 32, kind, date(2026, 1, 5))
     outcome = folder.convert_file(b"".join(day_file(7, key, 500)), kind)
     expected = list(records(7, key, 500))
-    assert (outcome.result.rows, outcome.result.rejected) == (500, 0)
+    assert (outcome.result.records, outcome.result.rejected) == (500, 0)
     assert not outcome.rejected.exists()
     for row, record in zip(outcome.rows, expected, strict=True):
         assert row.pop("_extra") is None
@@ -26,6 +26,8 @@ def test_every_type_of_the_sandbox_is_converted(folder, kind):
             given = record.get(name)
             if isinstance(value, datetime):
                 assert value.strftime("%Y-%m-%dT%H:%M:%SZ") == given
+            elif isinstance(value, date):
+                assert value.isoformat() == given
             elif isinstance(value, Decimal) or name == "queue_time":
                 assert value == Decimal(given)
             else:
@@ -49,7 +51,7 @@ def test_the_schema_is_told_and_never_depends_on_the_data(folder, kind):
 def test_an_empty_day_is_a_table_without_rows(folder, content):
     """No bytes, or a gzip of nothing, give a Parquet file with columns and no rows."""
     outcome = folder.convert_file(content)
-    assert outcome.table.num_rows == outcome.result.rows == 0
+    assert outcome.table.num_rows == outcome.result.records == 0
     assert "num_segments" in outcome.table.column_names
 
 
@@ -88,7 +90,7 @@ def test_other_zones_become_utc(folder):
 def test_missing_and_null_are_null(folder):
     """A field that is absent or null is null in the row, and no reason to refuse it."""
     outcome = folder.convert(b'{}\n{"price":null,"date_sent":null,"flags":null,"to":null}\n')
-    assert outcome.result.rows == 2
+    assert outcome.result.records == 2
     assert all(value is None for row in outcome.rows for value in row.values())
 
 
