@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from stand_ins.stores import Place, azure_server, google_server, s3_server
 
 from airflow_provider_bulkexports.api.request import ResourceType
 
@@ -82,3 +83,29 @@ def folder(engine, tmp_path):
 def shared_folder(engine, tmp_path_factory):
     """One folder for many examples: each conversion replaces the last."""
     return Folder(tmp_path_factory.mktemp("days"))
+
+
+@pytest.fixture(scope="session")
+def s3():
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure():
+    with azure_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def google():
+    with google_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "s3", "azure", "google"])
+def place(request, tmp_path):
+    """Return a new, empty place on each kind of storage."""
+    if request.param == "folder":
+        return Place("file", str(tmp_path / "days"))
+    return request.getfixturevalue(request.param).place()
