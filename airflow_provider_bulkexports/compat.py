@@ -96,7 +96,8 @@ def object_storage_path(address: str, conn_id: str | None) -> ObjectStoragePath:
         from airflow.sdk import ObjectStoragePath
     else:
         from airflow.io.path import ObjectStoragePath  # type: ignore[import-not-found, no-redef]
-    return ObjectStoragePath(address, conn_id=conn_id)
+    # On 2.11 a conn_id of None would win over the one in s3://conn_id@bucket/folder.
+    return ObjectStoragePath(address, **({"conn_id": conn_id} if conn_id else {}))
 
 
 def task_instance_state(ti: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""What OpenLineage is told: facts that a task has at hand, so that telling them asks nobody.
+"""What OpenLineage gets: facts that a task has at hand, so that reporting them asks nobody.
 
 OpenLineage calls an operator's ``get_openlineage_facets_on_complete`` only where it is installed;
 nothing of it is imported before.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_bulkexports.storage.store import Manifest
+    from airflow_provider_bulkexports.storage.manifest import Manifest
 
 __all__ = ["export_lineage", "storage_lineage"]
 
@@ -46,7 +46,7 @@ def storage_lineage(
     Return that exported days of a type went to a folder.
 
     :param folder: the type's folder, an ``ObjectStoragePath``.
-    :param manifests: what the task brought there, or found there whole.
+    :param manifests: what the task stored there, or found there whole.
     """
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.event_v2 import InputDataset, OutputDataset

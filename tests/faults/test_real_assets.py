@@ -81,7 +81,7 @@ def events_of(run_, told):
     ]
 
 
-def test_outlets_and_lineage_say_what_was_brought(airflow, sandbox, storage):
+def test_outlets_and_lineage_say_what_was_stored(airflow, sandbox, storage):
     """A DAG that waits for the asset gets days, records and SID; OpenLineage gets both ends."""
     airflow.unpause("after_store")
     run(airflow, "store")
@@ -95,8 +95,13 @@ def test_outlets_and_lineage_say_what_was_brought(airflow, sandbox, storage):
         "start_day": FIRST,
         "end_day": LAST,
         "records": 10,
+        "rejected": 0,
         "job_sids": [sid],
-        "days": [{"day": day, "records": 5, "job_sid": sid} for day in (FIRST, LAST)],
+        "changes": {"stored": 2, "replaced": 0, "renewed": 0, "unchanged": 0, "refused": 0},
+        "days": [
+            {"day": day, "records": 5, "rejected": 0, "job_sid": sid, "change": "stored"}
+            for day in (FIRST, LAST)
+        ],
     }
     told = storage / "lineage.jsonl"
     airflow.wait(lambda: events_of("store.fetch", told), 30, "OpenLineage's event")
@@ -112,7 +117,7 @@ def test_outlets_and_lineage_say_what_was_brought(airflow, sandbox, storage):
 
 
 def test_each_day_is_a_partition(airflow):
-    """Where the DAG has partitions, each day that was brought starts the run of its partition."""
+    """Where the DAG has partitions, each day that was stored starts the run of its partition."""
     if not airflow.is_3:
         pytest.skip("Airflow 2.11 has no partitions")
     airflow.unpause("after_part")

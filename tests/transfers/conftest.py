@@ -36,7 +36,9 @@ def start_transfers(monkeypatch, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    """Shorten the waits between two tries of a file."""
+    """Shorten the waits between two tries of a file, and for its listing."""
     from airflow_provider_bulkexports.api import download
+    from airflow_provider_bulkexports.storage import transfer
 
     monkeypatch.setattr(download, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(transfer, "LISTING_PAUSES", (0.01, 0.01, 0.01))

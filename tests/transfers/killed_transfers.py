@@ -2,7 +2,7 @@
 Run transfers in processes of their own and end them with SIGKILL.
 
 One process imports Airflow and forks a child for each transfer. A child numbers its calls that can
-be seen from outside, such as a write, a rename or a request. Told a number, it kills itself right
+be seen from outside, such as a write, a rename or a request. Given a number, it kills itself right
 before that call, but not before its first download was answered.
 """
 
@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ STEPS = {
     "TextIOWrapper.flush",
     "TextIOWrapper.write",
     "fsync",
+    "link",
     "mkdir",
     "open",
     "remove",
@@ -72,26 +72,26 @@ class Worker:
 
     def end(self) -> dict[str, Any]:
         """
-        Wait for the transfer's end and tell of it.
+        Wait for the transfer's end and return what is known of it.
 
         ``killed`` says whether that was by SIGKILL; if it was its own, ``step`` and ``number`` are
         the call that did not come to pass. One that was left alone has made ``steps`` such calls,
         the first ``first`` of them before its first download was answered.
         """
-        told: dict[str, Any] = {}
-        while "killed" not in told:
-            told |= json.loads(self._process.stdout.readline())
-        return told
+        known: dict[str, Any] = {}
+        while "killed" not in known:
+            known |= json.loads(self._process.stdout.readline())
+        return known
 
 
 class _Steps:
     """The numbered calls of a transfer; a profile function."""
 
-    def __init__(self, told: int, kill_at: int | None) -> None:
+    def __init__(self, pipe: int, kill_at: int | None) -> None:
         from airflow_provider_bulkexports.api import download
 
-        self._told, self._kill_at = told, kill_at
-        self._download = download._open.__code__
+        self._pipe, self._kill_at = pipe, kill_at
+        self._download = download._Fetch._open.__code__
         self._numbers = itertools.count(1)
         self._last, self._first = 0, 0
         self._dying = threading.Lock()
@@ -104,36 +104,36 @@ class _Steps:
             self._last = max(number, self._last)
             is_due = self._first and self._kill_at is not None and number >= self._kill_at
             if is_due and self._dying.acquire(blocking=False):
-                self.tell({"step": called.__qualname__, "number": number})
+                self.report({"step": called.__qualname__, "number": number})
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def tell(self, what: dict[str, Any] | None = None) -> None:
+    def report(self, what: dict[str, Any] | None = None) -> None:
         line = what or {"first": self._first, "steps": next(self._numbers) - 1}
-        os.write(self._told, f"{json.dumps(line)}\n".encode())
+        os.write(self._pipe, f"{json.dumps(line)}\n".encode())
 
 
-def _transfer(told: int, options: dict[str, Any], kill_at: int | None) -> None:
+def _transfer(pipe: int, options: dict[str, Any], kill_at: int | None) -> None:
     from in_process import run_task
 
+    from airflow_provider_bulkexports.storage import folders
     from airflow_provider_bulkexports.transfers import BulkExportsToObjectStorageOperator
 
-    copy = shutil.copyfileobj
-    # A published file is written in one piece up to 1 MiB; here, so that half of one is seen.
-    shutil.copyfileobj = lambda source, target, _: copy(source, target, BLOCK)
-    task = BulkExportsToObjectStorageOperator(task_id="bring", **options)
-    steps = _Steps(told, kill_at)
+    # A published file is written in pieces of a MiB; here in smaller ones, so that half is seen.
+    folders.BLOCK = BLOCK
+    task = BulkExportsToObjectStorageOperator(task_id="transfer", **options)
+    steps = _Steps(pipe, kill_at)
     threading.setprofile(steps)
     run_task(task)
-    steps.tell()
+    steps.report()
 
 
-def _run(told: int, options: dict[str, Any], kill_at: int | None) -> None:
+def _run(pipe: int, options: dict[str, Any], kill_at: int | None) -> None:
     pid = os.fork()
     if pid == 0:
         code = 1
-        os.write(told, b"%d\n" % os.getpid())
+        os.write(pipe, b"%d\n" % os.getpid())
         try:
-            _transfer(told, options, kill_at)
+            _transfer(pipe, options, kill_at)
             code = 0
         except BaseException:  # noqa: BLE001 - for whoever reads the test's output
             traceback.print_exc()
@@ -142,19 +142,19 @@ def _run(told: int, options: dict[str, Any], kill_at: int | None) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code not in (0, -signal.SIGKILL):
         raise SystemExit(f"a transfer ended with {code}")
-    os.write(told, json.dumps({"killed": code != 0}).encode() + b"\n")
+    os.write(pipe, json.dumps({"killed": code != 0}).encode() + b"\n")
 
 
 def _main() -> None:
-    told = os.dup(1)
+    pipe = os.dup(1)
     os.dup2(2, 1)  # Airflow logs to the standard output
     sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "provider")]
     connections = {name: os.environ[name] for name in os.environ if "AIRFLOW_CONN_" in name}
     import in_process  # noqa: F401 - it begins with no connections
 
     os.environ |= connections
+    from airflow_provider_bulkexports.compat import object_storage_path
     from airflow_provider_bulkexports.hooks import BulkExportsHook
-    from airflow_provider_bulkexports.transfers import object_storage_path
 
     # What is imported or looked up at its first use only, the children find done.
     with contextlib.suppress(ImportError):
@@ -163,7 +163,7 @@ def _main() -> None:
     assert object_storage_path("file:///", None).fs
     BulkExportsHook().get_conn().close()
     for line in sys.stdin:
-        _run(told, *json.loads(line))
+        _run(pipe, *json.loads(line))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a transfer: no half file, and a rerun brings the rest."""
+"""SIGKILL at random moments of a transfer: no half file, and a rerun stores the rest."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ NEW, OLD = 2000, 1800
 """Records of a day; either file is more than one block long."""
 PLACES = {
     "being fetched",
-    "old file without manifest",
+    "locked, not there",
+    "locked, old file",
     "half a file under another name",
-    "new file without manifest",
+    "locked, new file without its manifest",
+    "locked, published",
     "published",
 }
 
@@ -46,13 +48,30 @@ def records_in(path):
     return parquet.read_table(path).num_rows
 
 
-def place_of(content, new, *, has_manifest, is_asked):
+def place_of(content, new, *, has_manifest, is_locked, is_asked):
     """Say how far a day has come."""
-    if content is not None and not has_manifest:
-        return f"{'new' if content == new else 'old'} file without manifest"
     if content == new:
-        return "published"
-    return "being fetched" if is_asked else "waiting"
+        place = "published" if has_manifest else "new file without its manifest"
+    elif is_locked:
+        place = "not there" if content is None else "old file"
+    else:
+        return "being fetched" if is_asked else "waiting"
+    return f"locked, {place}" if is_locked else place
+
+
+def whole_names(transfers, number):
+    """Return a day's files, but for the copies of a lock or manifest that may stay beside them."""
+    return [name for name in transfers.names(number) if not name.startswith("_copy.")]
+
+
+def locks_in(storage):
+    return list(storage.rglob("_lock.*"))
+
+
+def let_locks_end(storage):
+    """Have the locks been written long ago, as if a quarter of an hour went by."""
+    for lock in locks_in(storage):
+        os.utime(lock, (0, 0))
 
 
 class Kill(NamedTuple):
@@ -95,21 +114,32 @@ def kill(kills, transfers, old, tmp_path, **options):
 def check(transfers, name, after, before, killed):
     """Check what a killed transfer left; return the days that are done, and how far each came."""
     done, places = [], []
+    not_there = transfers.missing(DAYS)
     for number, content in enumerate(parts_of(transfers, name)):
+        folder = transfers.folder(number)
         new, old = after[number], before[number] if killed.replaces else None
         assert content in (None, new, old), killed.step
-        has_manifest = (transfers.folder(number) / "_manifest.json").exists()
-        if has_manifest:
+        manifest = transfers.manifest(number) if (folder / "_manifest.json").exists() else None
+        is_whole = (
+            manifest is not None
+            and content is not None
+            and manifest["files"][0]["sha256"] == sha256(content)
+        )
+        is_locked = bool(locks_in(folder)) if folder.exists() else False
+        assert is_whole or number in not_there, killed.step
+        assert (is_whole and not is_locked) or number in not_there, killed.step
+        if killed.replaces:
             assert content is not None, killed.step
-            manifest = transfers.manifest(number)
-            assert manifest["files"][0]["sha256"] == sha256(content), killed.step
+        if is_whole:
             assert manifest["records"] == (NEW if content == new else OLD), killed.step
-            assert manifest["records"] == records_in(transfers.folder(number) / name), killed.step
+            assert manifest["records"] == records_in(folder / name), killed.step
             if content == new:
                 done.append(day(number))
         is_asked = day(number) in killed.asked
-        places.append(place_of(content, new, has_manifest=has_manifest, is_asked=is_asked))
-        if any(0 < p.stat().st_size < len(new) for p in transfers.folder(number).glob("._*part*")):
+        places.append(
+            place_of(content, new, has_manifest=is_whole, is_locked=is_locked, is_asked=is_asked)
+        )
+        if any(0 < path.stat().st_size < len(new) for path in folder.glob("_part.*")):
             places.append("half a file under another name")
     return done, places
 
@@ -118,12 +148,12 @@ def check(transfers, name, after, before, killed):
 def test_a_killed_transfer_leaves_whole_days_and_missing_ones(
     start_transfers, tmp_path, output_format, kills
 ):
-    """A day that a killed worker left is whole or missing; the rerun fetches the missing ones."""
+    """A day that a killed worker left is whole or not there; the rerun fetches what is not done."""
     if output_format == "parquet":
         pytest.importorskip("pyarrow")
     name = PARTS[output_format]
     old = start_transfers(seed=1, records=OLD)
-    old.bring(old.export(DAYS), output_format=output_format)
+    old.transfer(old.export(DAYS), output_format=output_format)
     before = parts_of(old, name)
     transfers = start_transfers(records=NEW)
     options = {"job_sid": transfers.export(DAYS), "output_format": output_format}
@@ -132,7 +162,7 @@ def test_a_killed_transfer_leaves_whole_days_and_missing_ones(
     after = parts_of(transfers, name)
     if output_format == "raw":
         assert after == [transfers.served(number) for number in range(DAYS)]
-    transfers.bring(**options)  # answered later than all that the killed ones asked
+    transfers.transfer(**options)  # answered later than all that the killed ones asked
 
     places = Counter()
     for killed in all_killed:
@@ -140,13 +170,14 @@ def test_a_killed_transfer_leaves_whole_days_and_missing_ones(
         done, reached = check(transfers, name, after, before, killed)
         places.update(reached)
         known = Counter(transfers.downloads())
-        transfers.bring(**options)
+        let_locks_end(killed.storage)
+        transfers.transfer(**options)
         rest = {day(number) for number in range(DAYS)} - set(done)
         assert Counter(transfers.downloads()) - known == Counter(rest), killed.step
         assert transfers.missing(DAYS) == []
         assert parts_of(transfers, name) == after
         for number in range(DAYS):
-            assert transfers.names(number) == ["_manifest.json", name], killed.step
+            assert whole_names(transfers, number) == ["_manifest.json", name], killed.step
 
     assert places.keys() >= PLACES, places
 
@@ -163,10 +194,10 @@ def test_a_killed_worker_spool_goes_with_the_next_transfer(transfers, tmp_path, 
         wait_for(lambda: transfers.sandbox.requests(FILE))
         (left,) = spool.glob("bulkexports-spool-*")
         os.utime(left, (0, 0))
-        transfers.bring(**options)
+        transfers.transfer(**options)
         assert left.exists()
         os.kill(pid, signal.SIGKILL)
         assert worker.end()["killed"]
     assert left.exists()
-    transfers.bring(**options)
+    transfers.transfer(**options)
     assert list(spool.iterdir()) == []

@@ -11,7 +11,10 @@ import threading
 import pytest
 import requests
 from day_transfers import day, sha256
+from in_process import Running
 from killed_transfers import Worker
+
+from airflow_provider_bulkexports.compat import AirflowException, AirflowFailException
 
 RECORDS = 2000
 ENOUGH = 20_000
@@ -42,6 +45,9 @@ class Bucket:
 
     def read(self, key: str) -> bytes:
         return self._client.get_object(Bucket="days", Key=key)["Body"].read()
+
+    def write(self, key: str, content: bytes) -> None:
+        self._client.put_object(Bucket="days", Key=key, Body=content)
 
     def delete(self, key: str) -> None:
         self._client.delete_object(Bucket="days", Key=key)
@@ -145,7 +151,7 @@ def test_days_are_stored_as_objects(start_transfers, bucket, storage, output_for
     transfers = start_transfers(records=RECORDS)
     transfers.fault("empty_day", "create_job", days=[day(1)])
     job = transfers.export(3)
-    results = transfers.bring(job, output_format=output_format, **storage)
+    results = transfers.transfer(job, output_format=output_format, **storage)
 
     assert [result["records"] for result in results] == [RECORDS, 0, RECORDS]
     conn_id = storage["object_storage_conn_id"]
@@ -154,9 +160,10 @@ def test_days_are_stored_as_objects(start_transfers, bucket, storage, output_for
         f"s3://{conn_id}@days/{key(0, part)}",
     )
     assert bucket.keys() == [
+        "twilio/Messages/_archive.json",
         key(0, "_manifest.json"),
         key(0, part),
-        key(1, "_manifest.json"),
+        key(1, "_manifest.empty.json"),
         key(2, "_manifest.json"),
         key(2, part),
     ]
@@ -167,9 +174,9 @@ def test_days_are_stored_as_objects(start_transfers, bucket, storage, output_for
             {"name": part, "bytes": len(content), "sha256": sha256(content)}
         ]
         assert (manifest["job_sid"], manifest["records"]) == (job, RECORDS)
-        assert manifest["source_sha256"] == sha256(served)
+        assert manifest["source"]["sha256"] == sha256(served)
         assert output_format == "parquet" or content == served
-    assert transfers.bring(job, output_format=output_format, **storage) == results
+    assert transfers.transfer(job, output_format=output_format, **storage) == results
     assert transfers.downloads() == [day(0), day(2)]
 
 
@@ -177,17 +184,13 @@ def test_missing_objects_are_missing_days(start_transfers, bucket, storage):
     """A deleted object or manifest makes its day missing, and a rerun brings just those."""
     transfers = start_transfers(records=RECORDS)
     job = transfers.export(4)
-    assert transfers.missing(4, **storage) == [
-        {"resource_type": "Messages", "start_day": day(0), "end_day": day(3)}
-    ]
-    transfers.bring(job, **storage)
+    assert transfers.missing(4, **storage) == [0, 1, 2, 3]
+    transfers.transfer(job, **storage)
     assert transfers.missing(4, **storage) == []
     bucket.delete(key(1, "part-0.json.gz"))
     bucket.delete(key(2, "_manifest.json"))
-    assert transfers.missing(4, **storage) == [
-        {"resource_type": "Messages", "start_day": day(1), "end_day": day(2)}
-    ]
-    transfers.bring(job, **storage)
+    assert transfers.missing(4, **storage) == [1, 2]
+    transfers.transfer(job, **storage)
 
     assert transfers.missing(4, **storage) == []
     assert transfers.downloads() == [day(0), day(1), day(1), day(2), day(2), day(3)]
@@ -196,7 +199,7 @@ def test_missing_objects_are_missing_days(start_transfers, bucket, storage):
 def test_a_broken_upload_leaves_no_object(
     start_transfers, bucket, storage, server, monkeypatch, tmp_path
 ):
-    """A worker that is killed in the middle of an upload leaves nothing under the day's name."""
+    """A worker that is killed in the middle of an upload leaves a lock and no half day."""
     transfers = start_transfers(records=RECORDS)
     job = transfers.export(1)
     assert len(transfers.served(0)) > 2 * ENOUGH
@@ -212,7 +215,45 @@ def test_a_broken_upload_leaves_no_object(
     way.stop()
 
     assert reached
-    assert bucket.keys() == []
-    assert len(transfers.missing(1, **storage)) == 1
-    transfers.bring(job, **storage)
+    assert bucket.keys() == ["twilio/Messages/_archive.json", key(0, "_lock.1")]
+    assert transfers.missing(1, **storage) == [0]
+    bucket.write(key(0, "_lock.1"), b'{"seconds": -900, "holder": "one whose time is up"}')
+    transfers.transfer(job, **storage)
+    assert bucket.keys() == [
+        "twilio/Messages/_archive.json",
+        key(0, "_manifest.json"),
+        key(0, "part-0.json.gz"),
+    ]
     assert bucket.read(key(0, "part-0.json.gz")) == transfers.served(0)
+
+
+def test_an_upload_that_hangs_does_not_hold_a_stopped_task(
+    start_transfers, bucket, storage, server, monkeypatch
+):
+    """The task ends within seconds while the storage keeps the upload waiting."""
+    transfers = start_transfers(records=RECORDS)
+    job = transfers.export(1)
+    way = HeldUpload(server[1])
+    monkeypatch.setenv(f"AIRFLOW_CONN_BUCKET_{server[1]}", aws(way.url))
+    task = transfers.task(job, **storage)
+    running = Running(task)
+    reached = way.reached.wait(20)
+    task.on_kill()
+    seconds = running.join()
+    way.stop()
+
+    assert reached
+    assert seconds < 5
+    assert "stopped" in str(running.error)
+    assert transfers.missing(1, **storage) == [0]
+
+
+def test_a_bucket_that_is_not_there_is_no_empty_storage(transfers, bucket, storage):
+    """Nothing is fetched for a destination that cannot be read, and the storage's words say why."""
+    job = transfers.export(2)
+    with pytest.raises(AirflowException, match="no-such-bucket") as caught:
+        transfers.transfer(job, **storage | {"destination": "s3://no-such-bucket/twilio"})
+
+    assert "StorageError" not in str(caught.value), "in words, not in names of classes"
+    assert not isinstance(caught.value, AirflowFailException), "it may come yet"
+    assert transfers.downloads() == []

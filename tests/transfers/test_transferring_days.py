@@ -12,7 +12,6 @@ from in_process import TaskInstance, context_of
 from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.compat import AirflowException
 from airflow_provider_bulkexports.hooks import BulkExportsHook
-from airflow_provider_bulkexports.storage.store import DayStore
 
 FORMATS = list(PARTS)
 RECORDS = 700
@@ -34,23 +33,25 @@ def count_with_duckdb(files):
     return {f"{found}": rows for found, rows in duckdb.sql(query).fetchall()}
 
 
-@pytest.mark.parametrize("kind", list(ResourceType))
-def test_a_finished_jobs_days_are_stored_whole(start_transfers, kind, output_format):
+@pytest.mark.parametrize("resource_type", list(ResourceType))
+def test_a_finished_jobs_days_are_stored_whole(start_transfers, resource_type, output_format):
     """Each day lies in its folder, with all its records and a manifest that tells the truth."""
     transfers = start_transfers(records=RECORDS)
     transfers.fault("empty_day", "create_job", days=[day(1)])
-    job = transfers.export(3, kind)
-    results = transfers.bring(job, output_format=output_format)
+    job = transfers.export(3, resource_type)
+    results = transfers.transfer(job, output_format=output_format)
 
     part, counts = PARTS[output_format], [RECORDS, 0, RECORDS]
     assert [(result["day"], result["records"]) for result in results] == [
         (day(number), count) for number, count in enumerate(counts)
     ]
     for number, result in enumerate(results):
-        manifest = transfers.manifest(number, kind)
+        manifest = transfers.manifest(number, resource_type)
         stored = {
-            "resource_type": kind,
+            "version": 1,
+            "resource_type": resource_type,
             "day": day(number),
+            "account_sid": transfers.sandbox.account_sid,
             "job_sid": job,
             "format": output_format,
             "records": counts[number],
@@ -59,33 +60,35 @@ def test_a_finished_jobs_days_are_stored_whole(start_transfers, kind, output_for
         assert manifest | stored == manifest
         assert result["bytes"] == sum(file["bytes"] for file in manifest["files"])
         if not counts[number]:
-            assert transfers.names(number, kind) == ["_manifest.json"]
-            assert (manifest["files"], manifest["account_sid"]) == ([], None)
+            assert transfers.names(number, resource_type) == ["_manifest.empty.json"]
+            assert (manifest["files"], manifest["source"]["sha256"]) == ([], "")
             assert result["path"] is None
             continue
-        assert transfers.names(number, kind) == ["_manifest.json", part]
-        path, served = transfers.folder(number, kind) / part, transfers.served(number, kind)
+        assert transfers.names(number, resource_type) == ["_manifest.json", part]
+        path, served = (
+            transfers.folder(number, resource_type) / part,
+            transfers.served(number, resource_type),
+        )
         content = path.read_bytes()
-        assert manifest["account_sid"] == transfers.sandbox.account_sid
         assert manifest["files"] == [
             {"name": part, "bytes": len(content), "sha256": sha256(content)}
         ]
-        assert (manifest["source_bytes"], manifest["source_sha256"]) == (
-            len(served),
-            sha256(served),
+        assert (
+            manifest["source"] | {"bytes": len(served), "sha256": sha256(served)}
+            == (manifest["source"])
         )
         assert result["path"] == f"file://{path}"
         if output_format == "raw":
             assert content == served
             assert lines_of(path) == RECORDS
     if output_format == "parquet":
-        rows = count_with_duckdb(transfers.storage / kind / "day=*" / part)
+        rows = count_with_duckdb(transfers.storage / resource_type / "day=*" / part)
         assert rows == {day(0): RECORDS, day(2): RECORDS}
 
 
 def test_the_manifest_is_written_last(transfers):
-    """Whoever sees a day's manifest finds the files that it names."""
-    transfers.bring(transfers.export(3))
+    """Whoever sees a new day's manifest finds the file that it names."""
+    transfers.transfer(transfers.export(3))
 
     for number in range(3):
         folder = transfers.folder(number)
@@ -95,10 +98,10 @@ def test_the_manifest_is_written_last(transfers):
 
 def test_nothing_else_is_left_in_the_storage(transfers):
     """No temporary file stays behind in the storage."""
-    transfers.bring(transfers.export(3))
+    transfers.transfer(transfers.export(3))
 
     names = {path.name for path in transfers.storage.rglob("*") if path.is_file()}
-    assert names == {"_manifest.json", "part-0.json.gz"}
+    assert names == {"_archive.json", "_manifest.json", "part-0.json.gz"}
 
 
 @pytest.mark.parametrize("how", EMPTY_FORMS)
@@ -106,54 +109,53 @@ def test_an_empty_day_is_no_records_and_no_file(transfers, how, output_format):
     """However Twilio shows a day without records, it is stored as a manifest of none."""
     transfers.fault("empty_day", "create_job", how=how, days=[day(1)])
     job = transfers.export(2)
-    results = transfers.bring(job, output_format=output_format)
+    results = transfers.transfer(job, output_format=output_format)
     served = transfers.downloads()
 
-    assert results[1] == {"day": day(1), "path": None, "records": 0, "bytes": 0}
-    assert transfers.names(1) == ["_manifest.json"]
+    assert results[1] == {"day": day(1), "path": None, "records": 0, "rejected": 0, "bytes": 0}
+    assert transfers.names(1) == ["_manifest.empty.json"]
     assert (transfers.manifest(1)["records"], transfers.manifest(1)["job_sid"]) == (0, job)
     assert transfers.missing(2) == []
-    assert transfers.bring(job, output_format=output_format) == results
+    assert transfers.transfer(job, output_format=output_format) == results
     assert transfers.downloads() == served
 
 
 @pytest.mark.parametrize("how", ["not_found", "zero_bytes", "empty_gzip"])
-def test_an_empty_file_of_a_day_with_records_is_an_error(transfers, how, monkeypatch):
+def test_an_empty_file_of_a_day_with_records_is_an_error(transfers, how):
     """A day without records is accepted only where the job calls it empty."""
     transfers.fault("empty_day", "create_job", how=how, days=[day(1)])
     job = transfers.export(2)
-    transfers.fault("status_word", "fetch_job", word="Completed")
+    transfers.fault("status_word", "fetch_job", word="Completed", times=-1)
     with pytest.raises(AirflowException, match=day(1)):
-        transfers.bring(job)
+        transfers.transfer(job)
 
-    assert transfers.missing(2) == [
-        {"resource_type": "Messages", "start_day": day(1), "end_day": day(1)}
-    ]
+    assert transfers.missing(2) == [1]
 
 
 def test_more_than_a_month_returns_the_sum(transfers):
     """For more than 31 days the list is a file beside the days, and XCom holds its path."""
-    transfers.bring(transfers.export(31))
-    listed = transfers.bring(transfers.export(31), max_parallel_days=8)
-    summed = transfers.bring(transfers.export(32), max_parallel_days=8)
+    transfers.transfer(transfers.export(31))
+    listed = transfers.transfer(transfers.export(31), max_parallel_days=8)
+    summed = transfers.transfer(transfers.export(32), max_parallel_days=8)
 
     assert [result["day"] for result in listed] == [day(number) for number in range(31)]
     index = f"_manifest_{day(0)}_{day(31)}.json"
-    told = json.loads((transfers.storage / "Messages" / index).read_text())
-    assert [result["day"] for result in told] == [day(number) for number in range(32)]
-    assert all(result.keys() == listed[0].keys() for result in told)
+    written = json.loads((transfers.storage / "Messages" / index).read_text())
+    assert [result["day"] for result in written] == [day(number) for number in range(32)]
+    assert all(result.keys() == listed[0].keys() for result in written)
     assert transfers.missing(32) == []
     parts = list(transfers.storage.rglob("part-*"))
     assert summed == {
         "manifest": (transfers.storage / "Messages" / index).as_uri(),
         "days": 32,
         "records": 32 * 3,
+        "rejected": 0,
         "bytes": sum(path.stat().st_size for path in parts),
     }
 
 
 @pytest.mark.parametrize("days", [2, 33])
-def test_outlets_are_told_what_was_brought(transfers, days):
+def test_outlets_get_what_was_transferred(transfers, days):
     """Each outlet's event says which days of which type came from which job."""
 
     class Event:
@@ -171,33 +173,38 @@ def test_outlets_are_told_what_was_brought(transfers, days):
         "start_day": day(0),
         "end_day": day(days - 1),
         "records": days * 3,
+        "rejected": 0,
         "job_sids": [sid],
+        "changes": {"stored": days, "replaced": 0, "renewed": 0, "unchanged": 0, "refused": 0},
     }
     if days <= 31:
         expected["days"] = [
-            {"day": day(number), "records": 3, "job_sid": sid} for number in range(days)
+            {
+                "day": day(number),
+                "records": 3,
+                "rejected": 0,
+                "job_sid": sid,
+                "change": "stored",
+            }
+            for number in range(days)
         ]
     for event in events.values():
         assert event.extra == expected
 
 
-def test_a_storages_own_error_loses_no_other_day(transfers, monkeypatch):
-    """Each storage's library has errors of its own; one day's is listed like any other."""
-    publish = DayStore.publish
-
-    def full(store, of_day, files, manifest):
-        if f"{of_day}" == day(1):
-            raise RuntimeError("403 quota of the bucket")
-        publish(store, of_day, files, manifest)
-
+def test_a_storages_own_error_loses_no_other_day(transfers):
+    """A day that the storage does not take is named with the storage's words, like any other."""
     job = transfers.export(3)
-    monkeypatch.setattr(DayStore, "publish", full)
-    with pytest.raises(AirflowException, match=rf"1 of 3 days[^$]*{day(1)}  RuntimeError: 403"):
-        transfers.bring(job)
+    transfers.storage.joinpath("Messages").mkdir(parents=True)
+    transfers.folder(1).write_text("a file where a folder should be")
+    with pytest.raises(
+        AirflowException, match=rf"1 of 3 days[^$]*{day(1)}  StorageError"
+    ) as caught:
+        transfers.transfer(job)
 
-    assert transfers.missing(3) == [
-        {"resource_type": "Messages", "start_day": day(1), "end_day": day(1)}
-    ]
+    assert "File exists" in str(caught.value)
+    assert str(transfers.folder(1)) in str(caught.value)
+    assert transfers.missing(3) == [1]
 
 
 def test_airflow_is_asked_by_the_task_alone(transfers, monkeypatch):
@@ -210,16 +217,16 @@ def test_airflow_is_asked_by_the_task_alone(transfers, monkeypatch):
         return ask(conn_id)
 
     monkeypatch.setattr(BulkExportsHook, "get_connection", noted)
-    transfers.bring(transfers.export(6), max_parallel_days=3)
+    transfers.transfer(transfers.export(6), max_parallel_days=3)
 
     assert set(asking) == {threading.current_thread()}
 
 
-def test_days_are_brought_without_a_job_too(transfers):
+def test_days_are_transferred_without_a_job_too(transfers):
     """A type and its days are enough; the manifest names the newest job that exported a day."""
     transfers.export(3)
     newer = transfers.export(1, first=1)
-    results = transfers.bring(resource_type="Messages", start_day=day(0), end_day=day(2))
+    results = transfers.transfer_range(3)
 
     assert [result["records"] for result in results] == [3, 3, 3]
     assert transfers.manifest(1)["job_sid"] == newer
@@ -230,7 +237,7 @@ def test_a_day_that_nobody_exported_is_an_error(transfers):
     """A range that reaches beyond the exported days names the day that is not there."""
     transfers.export(2)
     with pytest.raises(AirflowException, match=rf"1 of 3 days[^$]*{day(2)}  NotFound"):
-        transfers.bring(resource_type="Messages", start_day=day(0), end_day=day(2))
+        transfers.transfer_range(3)
 
     assert transfers.names(1) == ["_manifest.json", "part-0.json.gz"]
     assert not transfers.folder(2).exists()
