@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["BulkExportsConnection", "BulkExportsHook", "airflow_errors"]
 
 DEFAULT_CONN_ID = "bulkexports_default"
+SHORTEST_SECRET = 16
 
 _LOGIN = re.compile(r"(AC|SK)[0-9a-fA-F]{32}")
 
@@ -73,6 +74,7 @@ class BulkExportsConnection:
     :param base_url: another origin than Twilio's, None for Twilio.
     :param allowed_hosts: hosts beside S3 that files may come from.
     :param namespace: tells deployments apart that share an account.
+    :param hash_secret: keys the digests of columns that are stored hashed; "" without one.
     """
 
     login: str
@@ -80,6 +82,7 @@ class BulkExportsConnection:
     base_url: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     namespace: str = ""
+    hash_secret: str = field(default="", repr=False)
 
     @classmethod
     def parse(cls, connection: Any) -> BulkExportsConnection:
@@ -104,6 +107,12 @@ class BulkExportsConnection:
                 "login must be an Account SID or API key SID: AC or SK and 32 hexadecimal digits."
             )
         extras = _extras(connection)
+        hash_secret = extras.get("hash_secret", "")
+        if 0 < len(hash_secret) < SHORTEST_SECRET:
+            raise InvalidRequest(
+                f"the extra hash_secret has {len(hash_secret)} characters; give {SHORTEST_SECRET} "
+                "or more, or telephone numbers are soon guessed from their digests."
+            )
         return cls(
             login=login,
             secret=connection.password or "",
@@ -112,6 +121,7 @@ class BulkExportsConnection:
                 host.strip() for host in extras.get("allowed_hosts", "").split(",") if host.strip()
             ),
             namespace=extras.get("namespace", ""),
+            hash_secret=hash_secret,
         )
 
     def client(self) -> Client:
@@ -156,7 +166,7 @@ class BulkExportsHook(BaseHook):
     secret. It always talks to Twilio, unless the extra ``base_url`` names another origin: https,
     or http on this machine for the sandbox. Files come from S3, and from the hosts that the extra
     ``allowed_hosts`` names, with commas between. The extra ``namespace`` tells deployments apart
-    that share an account.
+    that share an account. The extra ``hash_secret`` keys the digests of ``hash_columns``.
 
     :param bulkexports_conn_id: the connection's id.
     """
@@ -191,7 +201,10 @@ class BulkExportsHook(BaseHook):
             for spelling in spellings(connection.login or "", connection.password):
                 mask_secret(spelling)
         with self._blame():
-            return BulkExportsConnection.parse(connection)
+            parsed = BulkExportsConnection.parse(connection)
+        if parsed.hash_secret:
+            mask_secret(parsed.hash_secret)
+        return parsed
 
     def get_conn(self) -> Client:
         """
@@ -277,42 +290,6 @@ class BulkExportsHook(BaseHook):
         except InvalidRequest as error:
             raise InvalidRequest(f"Connection {self.bulkexports_conn_id!r}: {error}") from None
 
-    @staticmethod
-    def missing_days(
-        destination: Any, resource_type: str, start_day: str | date, end_day: str | date
-    ) -> list[dict[str, str]]:
-        """
-        Return which days of a range are not in a storage; Twilio is not asked.
-
-        A day is there when its manifest is, and the files that it names. The answer is as the
-        create operator takes it: ranges of at most 366 days, as ``{"resource_type", "start_day",
-        "end_day"}``.
-
-        :param destination: an ``ObjectStoragePath``, as given to the transfer.
-        :param resource_type: ``Messages``, ``Calls``, ``Conferences`` or ``Participants``.
-        :param start_day: first UTC day, ``YYYY-MM-DD`` or a date.
-        :param end_day: last UTC day, inclusive.
-        :raises InvalidRequest: for a wrong type or range.
-        """
-        from airflow_provider_bulkexports.api.calendar import (
-            days_between,
-            parse_range,
-            ranges_of,
-            split_range,
-        )
-        from airflow_provider_bulkexports.api.request import ResourceType
-        from airflow_provider_bulkexports.storage.store import DayStore
-
-        parsed = ResourceType.parse(resource_type)
-        first, last = parse_range(start_day, end_day)
-        there = DayStore(destination, parsed).manifests(first, last)
-        gaps = ranges_of(day for day in days_between(first, last) if day not in there)
-        return [
-            {"resource_type": parsed.value, "start_day": f"{start}", "end_day": f"{end}"}
-            for gap in gaps
-            for start, end in split_range(*gap)
-        ]
-
     def test_connection(self) -> tuple[bool, str]:
         """Prove that the credentials may use BulkExport; say what is missing if they may not."""
         from airflow_provider_bulkexports.api.request import ResourceType
@@ -346,15 +323,18 @@ class BulkExportsHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the connection form's extra fields for Airflow 2.11 to 3.1."""
-        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-        from wtforms import StringField
+        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+        from wtforms import PasswordField, StringField
 
-        return {
-            name: StringField(
-                field["label"], widget=BS3TextFieldWidget(), description=field["description"]
+        widgets = {}
+        for name, field_ in CONNECTION_TYPE["conn-fields"].items():
+            secret = field_["schema"].get("format") == "password"
+            kind = PasswordField if secret else StringField
+            widget = BS3PasswordFieldWidget if secret else BS3TextFieldWidget
+            widgets[name] = kind(
+                field_["label"], widget=widget(), description=field_["description"]
             )
-            for name, field in CONNECTION_TYPE["conn-fields"].items()
-        }
+        return widgets
 
 
 def _create_without_key(client: Client, request: ExportRequest) -> Job:

@@ -1,4 +1,4 @@
-"""Operators: create a BulkExport job exactly once and wait for it; delete one."""
+"""Operators: create a BulkExport job once and wait for it; delete one; find missing days."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bulkexports.api import pace as pace_module
-from airflow_provider_bulkexports.api.calendar import parse_day, parse_range
+from airflow_provider_bulkexports.api.calendar import (
+    MAX_DAYS,
+    days_between,
+    parse_day,
+    parse_range,
+    show_days,
+)
 from airflow_provider_bulkexports.api.errors import (
     BulkExportsError,
     Fatal,
@@ -43,7 +49,7 @@ from airflow_provider_bulkexports.hooks import BulkExportsHook, airflow_errors
 from airflow_provider_bulkexports.kill_switch import KillSwitch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -52,11 +58,18 @@ if TYPE_CHECKING:
     from airflow_provider_bulkexports.api.client import Client
     from airflow_provider_bulkexports.api.job import Job
     from airflow_provider_bulkexports.api.submit import Submission
+    from airflow_provider_bulkexports.storage.gaps import Gap, Gaps
     from airflow_provider_bulkexports.triggers import BulkExportsJobTrigger
 
-__all__ = ["BulkExportsCreateJobOperator", "BulkExportsDeleteJobOperator"]
+__all__ = [
+    "BulkExportsCreateJobOperator",
+    "BulkExportsDeleteJobOperator",
+    "BulkExportsMissingDaysOperator",
+]
 
 DEFAULT_TIMEOUT = timedelta(hours=24)
+DEFAULT_MAX_DAYS = 31
+"""Days a run may have exported of a type: a month, and less than a tenth of the daily quota."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +130,11 @@ class BulkExportsCreateJobOperator(BaseOperator):
     :param bulkexports_conn_id: the connection's id. (templated)
     :param reattach: which job to adopt instead of creating one. ``run``: this task instance's.
         ``range``: also any usable job of the type that covers the range, whoever created it, so
-        that no day is charged twice. ``never``: none, each try creates a new one. (templated)
+        that no day is charged twice; a job of which only some days failed is not tried again.
+        ``never``: none, each try creates a new one. (templated)
+    :param not_before: with ``reattach="range"``: first UTC day on which the files of somebody
+        else's job may be created, for an export that is to be newer than an earlier one. None
+        allows any. (templated)
     :param wait_for_completion: False returns the SID as soon as the job exists.
     :param wait_until_exportable: wait for days that Twilio does not export yet, instead of failing.
     :param wait_for_quota: on a used-up quota wait for the next UTC midnight, instead of failing;
@@ -144,6 +161,7 @@ class BulkExportsCreateJobOperator(BaseOperator):
         "completion_email",
         "bulkexports_conn_id",
         "reattach",
+        "not_before",
     )
     ui_color = "#f9d7da"
 
@@ -159,6 +177,7 @@ class BulkExportsCreateJobOperator(BaseOperator):
         completion_email: str | None = None,
         bulkexports_conn_id: str = BulkExportsHook.default_conn_name,
         reattach: str = "run",
+        not_before: str | date | None = None,
         wait_for_completion: bool = True,
         wait_until_exportable: bool = False,
         wait_for_quota: bool = False,
@@ -177,6 +196,7 @@ class BulkExportsCreateJobOperator(BaseOperator):
         self.completion_email = completion_email
         self.bulkexports_conn_id = bulkexports_conn_id
         self.reattach = reattach
+        self.not_before = not_before
         self.wait_for_completion = wait_for_completion
         self.wait_until_exportable = wait_until_exportable
         self.wait_for_quota = wait_for_quota
@@ -193,6 +213,7 @@ class BulkExportsCreateJobOperator(BaseOperator):
         check_literals(lambda day: parse_day(day, "start_day"), start_day)
         check_literals(lambda day: parse_day(day, "end_day"), end_day)
         check_literals(parse_range, start_day, end_day)
+        check_literals(lambda day: parse_day(day, "not_before"), not_before)
 
     def execute(self, context: Context) -> str:
         """Create or adopt the job, wait for it if asked to, and return its SID."""
@@ -294,6 +315,9 @@ class BulkExportsCreateJobOperator(BaseOperator):
             # Airflow raises max_tries when a finished task is cleared, and only then.
             cycle=(ti.max_tries, ti.try_number if reattach is Reattach.NEVER else None),
             reattach=reattach,
+            created_since=None
+            if self.not_before is None
+            else parse_day(self.not_before, "not_before"),
         )
 
     def _deadline(self, context: Context, submission: Submission) -> float:
@@ -455,9 +479,18 @@ class BulkExportsCreateJobOperator(BaseOperator):
     def _finish(self, run: _Run, job: Job, state: JobState) -> str:
         self._push(run, "job", job.as_xcom())
         if state is JobState.FAILED:
+            message = f"Job {job.sid} failed: not every day was exported."
+            report = f"Days by status:\n{job.report()}"
+            request = run.submission.request
+            counts = job.count_by_status(request.start_day, request.end_day)
+            if self.reattach == "range" and any(status.is_complete for status in counts):
+                # A new job for the range would have its good days paid for again.
+                raise AirflowFailException(
+                    f"{message} It is not tried again, so that no day is paid for twice: export "
+                    f"the failed days by themselves. {report}"
+                )
             raise AirflowException(
-                f"Job {job.sid} failed: not every day was exported. A retry creates a new job for "
-                f"the whole range. Days by status:\n{job.report()}"
+                f"{message} A retry creates a new job for the whole range. {report}"
             )
         if state is JobState.COMPLETED:
             self.log.info("Job %s is complete:\n%s", job.sid, job.report())
@@ -530,3 +563,198 @@ class BulkExportsDeleteJobOperator(BaseOperator):
                     self.log.warning(
                         "Twilio knows no job %s: finished, deleted or never created.", sid
                     )
+
+
+class BulkExportsMissingDaysOperator(BaseOperator):
+    """
+    Say which days the storage lacks: what can be fetched for nothing, and what must be exported.
+
+    The return value is ``{"to_fetch": [...], "to_export": [...]}``, each a list of ranges
+    ``{"resource_type", "start_day", "end_day"}``, ready for ``expand_kwargs`` of the transfer and,
+    with a ``not_before`` more, of the create operator. Both lists are XComs of their own, too.
+
+    A day is stored if one listing of the storage shows it whole; what a publisher that died left
+    of a day is mended first. A day that Twilio has on offer is in ``to_fetch``, so that a transfer
+    that failed is repeated and not paid for again. A day that a listed job is exporting is in
+    neither list; the log names the job, and a later run stores the day. All other days, and those
+    that failed, are in ``to_export``.
+
+    :param destination: the storage, as given to the transfer. (templated)
+    :param resource_types: the types, a list or one of them. (templated)
+    :param start_day: first UTC day that should be there. (templated)
+    :param end_day: last UTC day that should be there, inclusive. Default: the newest day that
+        Twilio could export when the run was due, or the partition's day. One before ``start_day``
+        means that nothing is missing yet. (templated)
+    :param refresh_after_days: export each day once more when it is this many days old, since
+        Twilio goes on to change prices and statuses. **This doubles the days that are charged.**
+        What was missed is made up for during 30 days. None, the default, never does. (templated)
+    :param max_days: days of a type that a run may have exported; more fail the task, so that an
+        empty or a wrong destination does not use up the quota. (templated)
+    :param bulkexports_conn_id: the connection to Twilio. (templated)
+    :param object_storage_conn_id: the connection to the storage, if it needs one. (templated)
+    :raises AirflowFailException: for a wrong argument, more than ``max_days``, or a refresh whose
+        transfer skips days that are there.
+    :raises AirflowException: when the storage or Twilio does not answer. Then nothing is missing
+        for all that is known, and nothing is exported.
+    """
+
+    template_fields: Sequence[str] = (
+        "destination",
+        "resource_types",
+        "start_day",
+        "end_day",
+        "refresh_after_days",
+        "max_days",
+        "bulkexports_conn_id",
+        "object_storage_conn_id",
+    )
+    ui_color = "#f9d7da"
+
+    def __init__(
+        self,
+        *,
+        destination: str,
+        resource_types: str | Sequence[str],
+        start_day: str | date,
+        end_day: str | date | None = None,
+        refresh_after_days: int | str | None = None,
+        max_days: int | str = DEFAULT_MAX_DAYS,
+        bulkexports_conn_id: str = BulkExportsHook.default_conn_name,
+        object_storage_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"multiple_outputs": True} | kwargs)
+        self.destination = destination
+        self.resource_types = resource_types
+        self.start_day = start_day
+        self.end_day = end_day
+        self.refresh_after_days = refresh_after_days
+        self.max_days = max_days
+        self.bulkexports_conn_id = bulkexports_conn_id
+        self.object_storage_conn_id = object_storage_conn_id
+        for each in _listed(resource_types):
+            check_literals(ResourceType.parse, each)
+        check_literals(lambda day: parse_day(day, "start_day"), start_day)
+        check_literals(lambda day: parse_day(day, "end_day"), end_day)
+
+    def prepare_template(self) -> None:
+        """Refuse a refresh that its transfer would skip as soon as the whole DAG is known."""
+        super().prepare_template()
+        with airflow_errors():
+            self._require_replace()
+
+    def execute(self, context: Context) -> dict[str, list[dict[str, str | None]]]:
+        """Compare the storage and Twilio's lists with the range."""
+        from airflow_provider_bulkexports.destinations import open_destination
+        from airflow_provider_bulkexports.storage.gaps import find_gaps
+        from airflow_provider_bulkexports.storage.store import DayStore
+
+        with airflow_errors(self.bulkexports_conn_id):
+            self._require_replace()
+            types = [ResourceType.parse(each) for each in _listed(self.resource_types)]
+            if not types:
+                raise InvalidRequest(
+                    f"resource_types is {self.resource_types!r}; give a list of one type or more."
+                )
+            first = parse_day(self.start_day, "start_day")
+            last = (
+                export_day(context["dag_run"])
+                if self.end_day is None
+                else parse_day(self.end_day, "end_day")
+            )
+            refresh = (
+                None
+                if self.refresh_after_days is None
+                else _whole_number("refresh_after_days", self.refresh_after_days)
+            )
+            most = _whole_number("max_days", self.max_days)
+            if last < first:
+                self.log.info("%s is not due before %s: nothing is missing yet.", first, last)
+                return {"to_fetch": [], "to_export": []}
+            root = open_destination(self.destination, self.object_storage_conn_id)
+            found = []
+            with BulkExportsHook(self.bulkexports_conn_id).get_conn() as client:
+                for each in dict.fromkeys(types):
+                    store = DayStore(root.fs, root.path, each)
+                    gaps = find_gaps(
+                        client, store, first, last, refresh_after_days=refresh, max_days=most
+                    )
+                    self.log.info("%s in %s:\n%s", each, store.address(), gaps.coverage.table())
+                    found.append(gaps)
+            _refuse_too_many(found, most)
+        return {
+            "to_fetch": [_range(gap) for gaps in found for gap in gaps.to_fetch],
+            "to_export": [
+                _range(gap) | {"not_before": f"{gap.not_before}" if gap.not_before else None}
+                for gaps in found
+                for gap in gaps.to_export
+            ],
+        }
+
+    def _require_replace(self) -> None:
+        """Refuse a refresh whose days would be paid for and then not be stored."""
+        if not _is_whole(self.refresh_after_days) or not self.has_dag():  # type: ignore[no-untyped-call]
+            return
+        for task in self.get_flat_relatives(upstream=False):
+            given = getattr(task, "partial_kwargs", None) or vars(task)
+            if_exists = given.get("if_exists", "replace")
+            if (
+                task.task_type == "BulkExportsToObjectStorageOperator"
+                and if_exists != "replace"
+                and "{" not in str(if_exists)
+            ):
+                raise InvalidRequest(
+                    f"{self.task_id} has refresh_after_days={self.refresh_after_days}, but "
+                    f"{task.task_id} has if_exists={if_exists!r}: days would be paid for again and "
+                    'not be stored. Give if_exists="replace" there, or leave refresh_after_days '
+                    "out."
+                )
+
+
+def _listed(types: str | Sequence[str]) -> Iterable[str]:
+    """Return one or several types as several; what is not resolved yet as none."""
+    if isinstance(types, str):
+        return [types]
+    return types if isinstance(types, list | tuple | set) else []
+
+
+def _is_whole(value: object) -> bool:
+    text = value if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    return re.fullmatch(r"[1-9][0-9]{0,5}", str(text)) is not None
+
+
+def _whole_number(name: str, value: Any) -> int:
+    if not _is_whole(value):
+        raise InvalidRequest(f"{name} is {value!r}; give a whole number, 1 or more.")
+    return int(value)
+
+
+def _refuse_too_many(found: list[Gaps], max_days: int) -> None:
+    costs = {
+        gaps.coverage.resource_type: sum(gap.day_count for gap in gaps.to_export) for gaps in found
+    }
+    if all(cost <= max_days for cost in costs.values()):
+        return
+    lines = [
+        f"  {gaps.coverage.resource_type}: {costs[gaps.coverage.resource_type]} days, "
+        + show_days(
+            day for gap in gaps.to_export for day in days_between(gap.start_day, gap.end_day)
+        )
+        for gaps in found
+        if gaps.to_export
+    ]
+    total = sum(costs.values())
+    raise InvalidRequest(
+        f"{total} days would be exported and charged, of the {MAX_DAYS} that an account has a day; "
+        f"max_days allows {max_days} of a type. If that is what you want, set "
+        f"max_days={max(costs.values())}; else check destination and start_day.\n"
+        + "\n".join(lines)
+    )
+
+
+def _range(gap: Gap) -> dict[str, str | None]:
+    return {
+        "resource_type": gap.resource_type.value,
+        "start_day": f"{gap.start_day}",
+        "end_day": f"{gap.end_day}",
+    }

@@ -25,6 +25,7 @@ CONNECTION_TYPE: dict[str, Any] = {
             "base_url": "leave empty for Twilio",
             "allowed_hosts": "leave empty for S3 alone",
             "namespace": "leave empty unless deployments share an account",
+            "hash_secret": "leave empty unless columns are stored hashed",
         },
     },
     "conn-fields": {
@@ -42,6 +43,13 @@ CONNECTION_TYPE: dict[str, Any] = {
             "label": "Namespace",
             "description": "Tells deployments apart that share an account, such as staging.",
             "schema": {"type": ["string", "null"], "default": None},
+        },
+        # Airflow masks an extra if its name says "secret".
+        "hash_secret": {
+            "label": "Hash secret",
+            "description": "Keys the digests of hashed columns; another one, and no old value "
+            "matches a new one any more. 16 characters or more.",
+            "schema": {"type": ["string", "null"], "format": "password", "default": None},
         },
     },
 }

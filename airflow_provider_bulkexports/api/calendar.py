@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPORT_DELAY",
+    "KEPT",
     "MAX_DAYS",
     "check_order",
     "days_between",
@@ -31,6 +32,9 @@ MAX_DAYS = 366
 
 EXPORT_DELAY = timedelta(days=2)
 """Twilio: the end day must be at least two days before the current UTC day."""
+
+KEPT = timedelta(days=7)
+"""For how long Twilio keeps a file that it created, and lists a job that has finished."""
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 

@@ -96,12 +96,15 @@ class Submission:
     :param stem: 16 hexadecimal digits that stand for what is asked, and by whom.
     :param cycle: 4 more, which differ when a finished task is cleared.
     :param reattach: which other jobs to adopt.
+    :param created_since: first UTC day whose files are new enough, None for any: what somebody
+        else exported earlier does not stand for this submission.
     """
 
     request: ExportRequest
     stem: str
     cycle: str
     reattach: Reattach
+    created_since: date | None = None
 
     @classmethod
     def of(
@@ -110,6 +113,7 @@ class Submission:
         *identity: object,
         cycle: object = "",
         reattach: Reattach = Reattach.RUN,
+        created_since: date | None = None,
     ) -> Submission:
         """
         Return the submission of a request by somebody.
@@ -118,6 +122,7 @@ class Submission:
         :param identity: who asks; type and days are added.
         :param cycle: what tells one life of the asker from the next.
         :param reattach: which other jobs to adopt.
+        :param created_since: first UTC day on which an adopted job's files may be created.
         :raises InvalidRequest: for a name that leaves no room for the key.
         """
         name = request.friendly_name
@@ -127,7 +132,8 @@ class Submission:
                 "are allowed, since a key is appended."
             )
         asked = (request.resource_type, request.start_day, request.end_day)
-        return cls(request, _digits(16, *asked, *identity), _digits(4, cycle), reattach)
+        stem = _digits(16, *asked, *identity)
+        return cls(request, stem, _digits(4, cycle), reattach, created_since)
 
     @property
     def key(self) -> str:
@@ -387,19 +393,25 @@ class _Attempt:
 
     def _usable(self, guests: list[Job]) -> Job | None:
         """Return the first foreign job whose files of the wanted days still exist, or will."""
-        request = self.submission.request
+        request, since = self.submission.request, self.submission.created_since
         days = list(days_between(request.start_day, request.end_day))
         files: set[date] | None = None
         for job in guests:
-            if not job.count_by_status(days[0], days[-1])[Status.COMPLETED]:
+            counts = job.count_by_status(days[0], days[-1])
+            # How old an empty day is only its file tells, so that without one it counts as old.
+            done = [s for s in counts if s is Status.COMPLETED or (since and s.is_complete)]
+            if not any(counts[status] for status in done):
                 return job
             if files is None:
-                files = {file.day for file in self.client.list_days(request.resource_type)}
+                files = {
+                    file.day
+                    for file in self.client.list_days(request.resource_type)
+                    if since is None or (file.create_date and file.create_date >= since)
+                }
             statuses = job.day_statuses()
-            exported = (
-                day for day in days if statuses is None or statuses.get(day) is Status.COMPLETED
-            )
-            if files.issuperset(exported):
+            if files.issuperset(
+                day for day in days if statuses is None or statuses.get(day) in done
+            ):
                 return job
         return None
 

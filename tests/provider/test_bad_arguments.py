@@ -52,6 +52,7 @@ BAD = {
     "name with a space": ({"friendly_name": "my job"}, "letters, digits and underscores"),
     "two addresses": ({"completion_email": "a@example.org,b@example.org"}, "one address"),
     "unknown reattach": ({"reattach": "always"}, "run, range, never"),
+    "no such day to be newer than": ({"not_before": "last week"}, "not_before"),
 }
 
 
@@ -160,6 +161,7 @@ def test_templates_are_rendered(sandbox):
         "completion_email": "ops@example.org",
         "bulkexports_conn_id": CONNECTION,
         "reattach": "run",
+        "not_before": DAY,
     }
     context = context_of(TaskInstance()) | {"values": rendered}
     task.render_template_fields(context, jinja2.Environment(autoescape=True))

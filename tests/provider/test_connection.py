@@ -7,6 +7,7 @@ import socket
 import time
 
 import pytest
+from airflow.providers.common.compat.sdk import redact
 from in_process import CONNECTION, LISTING, connection, create, requests_of, run_task
 
 from airflow_provider_bulkexports.api.errors import InvalidRequest
@@ -70,6 +71,23 @@ def test_more_hosts_may_be_allowed(sandbox, use):
         assert client.allowed_hosts == ("files.example.com", ".internal.example")
 
 
+def test_the_hash_secret_is_shown_nowhere(sandbox, use):
+    """It is no part of any text of the connection, and Airflow hides it in every log."""
+    secret = "a secret of 24 characters"
+    use(extra={"base_url": sandbox.url, "hash_secret": secret})
+    read = BulkExportsHook().read_connection()
+
+    assert read.hash_secret == secret
+    assert secret not in repr(read)
+    assert redact(f"keyed with {secret}.") == "keyed with ***."
+
+
+def test_the_hash_secret_is_typed_blind():
+    """Both kinds of form have a field for passwords; Airflow masks an extra by its name."""
+    assert CONNECTION_TYPE["conn-fields"]["hash_secret"]["schema"]["format"] == "password"
+    assert redact({"hash_secret": "x" * 16}) == {"hash_secret": "***"}
+
+
 def test_a_missing_connection_is_told_with_its_command():
     """The error has the line that adds the connection."""
     with pytest.raises(AirflowNotFoundException) as caught:
@@ -106,6 +124,7 @@ def test_the_operator_tells_it_too():
         ({"extra": "base_url"}, "extra must be a JSON object"),
         ({"conn_type": "http"}, "conn_type is 'http'; it must be 'twilio_bulkexports'"),
         ({"extra": {"allowed_hosts": "a.example, .com"}}, "allowed_hosts has '.com'"),
+        ({"extra": {"hash_secret": "pepper"}}, "hash_secret has 6 characters; give 16 or more"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -207,6 +226,8 @@ def test_extra_fields_are_the_same_on_every_airflow():
     fields = CONNECTION_TYPE["conn-fields"]
 
     assert set(widgets) == set(fields)
+    assert widgets["hash_secret"].field_class.__name__ == "PasswordField"
+    assert widgets["namespace"].field_class.__name__ == "StringField"
     for name, widget in widgets.items():
         assert widget.args[0] == fields[name]["label"]
         assert widget.kwargs["description"] == fields[name]["description"]
@@ -233,7 +254,7 @@ def test_airflow_2_shows_the_form():
     behaviour = manager.field_behaviours["twilio_bulkexports"]
 
     assert behaviour["relabeling"]["login"] == "Account SID or API key SID"
-    for name in ("base_url", "allowed_hosts", "namespace"):
+    for name in ("base_url", "allowed_hosts", "namespace", "hash_secret"):
         assert f"extra__twilio_bulkexports__{name}" in manager.connection_form_widgets
 
 
@@ -247,5 +268,5 @@ def test_airflow_3_shows_the_form():
     widgets = manager._connection_form_widgets_from_metadata
 
     assert shown["twilio_bulkexports"].hook_name == "Twilio BulkExport"
-    for field in ("base_url", "allowed_hosts", "namespace"):
+    for field in ("base_url", "allowed_hosts", "namespace", "hash_secret"):
         assert any(field in name for name in widgets)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pendulum
 import pytest
 from in_process import AIRFLOW_3, POST, jobs_of, requests_of, run_dag, stored_xcom
+
+from airflow_provider_bulkexports.api.request import ExportRequest
+from airflow_provider_bulkexports.hooks import BulkExportsHook
+from airflow_provider_bulkexports.sandbox.server import Sandbox
 
 FOLDER = Path(__file__).resolve().parents[2] / "dags"
 FILES = sorted(FOLDER.glob("*.py"))
@@ -104,6 +109,108 @@ def test_a_reversed_range_in_the_form_fails_at_once(run, sandbox):
     assert str(done.state) == "failed"
     assert done.get_task_instance("plan").try_number == 1
     assert sandbox.ledger()["requests"] == {}
+
+
+@pytest.fixture
+def storage(bag, tmp_path):
+    """Point the storage DAG to an empty folder, and give the folder."""
+    dag = bag[0].dags["bulkexports_to_storage"]
+    for each in dag.tasks:
+        fields = getattr(each, "partial_kwargs", None) or vars(each)
+        if "destination" in fields:
+            fields["destination"] = tmp_path.as_uri() + "/{{ params.output_format }}"
+    return tmp_path
+
+
+FORM = {
+    "resource_types": ["Messages", "Calls"],
+    "start_day": "2026-01-01",
+    "end_day": "2026-01-05",
+    "output_format": "raw",
+}
+
+
+def days_in(folder, kind):
+    return sorted(path.parent.name[4:] for path in folder.glob(f"raw/{kind}/day=*/part-*"))
+
+
+def test_the_storage_dag_fetches_what_is_on_offer_and_exports_the_rest(run, sandbox, storage):
+    """Of five days of two types, two are on offer and one is there; the rest is paid for once."""
+    first = run("bulkexports_to_storage", (2026, 11, 14), FORM | {"end_day": "2026-01-01"})
+    assert str(first.state) == "success"
+    with BulkExportsHook().get_conn() as client:
+        wish = {"resource_type": "Calls", "start_day": "2026-01-03", "end_day": "2026-01-04"}
+        client.create_job(ExportRequest.parse(**wish, friendly_name="people"))
+    time.sleep(0.5)
+
+    second = run("bulkexports_to_storage", (2026, 11, 15), FORM)
+
+    assert str(second.state) == "success"
+    wanted = [f"2026-01-{day:02d}" for day in range(1, 6)]
+    assert [days_in(storage, kind) for kind in FORM["resource_types"]] == [wanted, wanted]
+    assert sandbox.ledger()["charged_days"] == 10
+    names = {
+        (ti.task_id, ti.rendered_map_index)
+        for ti in second.get_task_instances()
+        if ti.map_index >= 0
+    }
+    assert names == {("fetch", "Calls 2026-01-03 to 2026-01-04")} | {
+        (f"export.{task_id}", name)
+        for task_id in ("create", "fetch")
+        for name in (
+            "Messages 2026-01-02 to 2026-01-05",
+            "Calls 2026-01-02 to 2026-01-02",
+            "Calls 2026-01-05 to 2026-01-05",
+        )
+    }
+
+
+@pytest.fixture
+def prompt_sandbox(monkeypatch):
+    """Run a sandbox whose jobs are finished at the first look, whatever the time is there."""
+    with Sandbox(job_seconds=0, records=3, empty_every=0) as running:
+        monkeypatch.setenv("AIRFLOW_CONN_BULKEXPORTS_DEFAULT", running.connection())
+        yield running
+
+
+def test_the_storage_dag_refreshes_if_asked(run, prompt_sandbox, storage):
+    """A day is exported once more at the age that the form says; without that word it is not."""
+    sandbox = prompt_sandbox
+    the_day = f"{datetime.now(UTC).date() - timedelta(days=5)}"
+    form = FORM | {"resource_types": ["Calls"], "start_day": the_day, "end_day": the_day}
+    assert str(run("bulkexports_to_storage", (2026, 11, 20), form).state) == "success"
+    sandbox.advance(8 * 86_400)
+    assert str(run("bulkexports_to_storage", (2026, 11, 21), form).state) == "success"
+    assert sandbox.ledger()["charged_days"] == 1
+
+    asked = form | {"refresh_after_days": 10}
+    for day in (22, 23):
+        assert str(run("bulkexports_to_storage", (2026, 11, day), asked).state) == "success"
+
+    assert sandbox.ledger()["charged_days"] == 2
+    assert len(sandbox.ledger()["downloads"]) == 2
+
+
+def test_the_storage_dag_has_nothing_to_do_twice(run, sandbox, storage):
+    """When all days are there, a run asks for lists and is green."""
+    for day in (16, 17):
+        done = run("bulkexports_to_storage", (2026, 11, day), FORM)
+        assert str(done.state) == "success"
+
+    assert sandbox.ledger()["charged_days"] == 10
+    assert len(sandbox.ledger()["downloads"]) == 10
+
+
+def test_the_storage_dag_asks_before_it_orders_months(run, sandbox, storage):
+    """More than 31 days of a type need a word in the form."""
+    months = FORM | {"resource_types": ["Calls"], "start_day": "2025-11-01"}
+    refused = run("bulkexports_to_storage", (2026, 11, 18), months)
+    assert str(refused.state) == "failed"
+    assert sandbox.ledger()["requests"].get(POST, 0) == 0
+
+    allowed = run("bulkexports_to_storage", (2026, 11, 19), months | {"max_days": 66})
+    assert str(allowed.state) == "success"
+    assert sandbox.ledger()["charged_days"] == 66
 
 
 def test_mapped_tasks_have_names(run, sandbox):

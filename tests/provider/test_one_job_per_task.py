@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from in_process import (
@@ -212,6 +213,19 @@ def test_range_adopts_a_wider_job(sandbox):
 
     assert narrow == wide != outside
     assert sandbox.ledger()["charged_days"] == 31 + 28
+
+
+def test_range_adopts_no_job_whose_files_are_older_than_wanted(sandbox):
+    """With not_before a refresh is a new export, unless somebody has made one since that day."""
+    today = datetime.now(UTC).date()
+    wide = run_task(create(start_day="2026-01-01", end_day="2026-01-31"))
+    since = {"reattach": "range", "not_before": f"{today - timedelta(days=1)}"}
+    same = run_task(create(**since), TaskInstance(dag_id="invoices"))
+    since["not_before"] = today + timedelta(days=1)
+    newer = run_task(create(**since), TaskInstance(dag_id="refresh"))
+
+    assert same == wide != newer
+    assert sandbox.ledger()["charged_days"] == 31 + 1
 
 
 def test_range_does_not_adopt_another_type_or_a_failed_job(sandbox):

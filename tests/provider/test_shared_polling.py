@@ -478,7 +478,8 @@ def test_an_odd_item_of_somebody_else_disturbs_nobody(sandbox):
     events = fire_all([watch(sid) for sid in sids])
 
     assert {(event["over"], event["trouble"]) for event, _ in events} == {("done", "")}
-    assert requests_of(sandbox, FETCH) == 0
+    # On a busy machine the two may look apart, and one alone is fetched by itself.
+    assert requests_of(sandbox, FETCH) <= 1
 
 
 # When a trigger fires, and what it says.
