@@ -12,15 +12,21 @@ import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from fsspec.implementations.local import LocalFileSystem
 from live_airflow import AirflowFailure, LiveAirflow
 
+from airflow_provider_bulkexports.api.client import Client
+from airflow_provider_bulkexports.api.request import ResourceType
 from airflow_provider_bulkexports.sandbox.server import Sandbox
+from airflow_provider_bulkexports.storage.coverage import Coverage, DayCoverage
+from airflow_provider_bulkexports.storage.store import DayStore
 
 ROOT = Path(__file__).resolve().parent.parent
 # The first look comes 10 s after a task began to wait; a job that is done by then needs no second.
 JOB_SECONDS = 9
 TYPES = ["Messages", "Calls"]
 ALL_TYPES = [*TYPES, "Conferences", "Participants"]
+THERE = (DayCoverage.STORED, DayCoverage.EMPTY)
 START = time.monotonic()
 
 
@@ -97,6 +103,24 @@ def compare(storage: Path, output_format: str, ledger: dict) -> None:
             raise AirflowFailure(f"{kind}: the files have {rows}, the ledger {wanted}.")
 
 
+def show_coverage(sandbox: Sandbox, storage: Path, first: date, daily: list[date]) -> None:
+    """Print which days are stored, on offer and missing, as storage and service say now."""
+    client = Client(sandbox.account_sid, sandbox.auth_token, base_url=sandbox.url)
+    with client:
+        for resource_type in ResourceType:
+            store = DayStore(LocalFileSystem(), f"{storage}/raw", resource_type)
+            today = datetime.fromtimestamp(client.now(), UTC).date()
+            coverage = Coverage.of(
+                resource_type, first, today, store.list_days(first),
+                client.list_days(resource_type), client.list_jobs(resource_type).jobs, today=today,
+            )  # fmt: skip
+            print(f"\n{resource_type}\n{coverage.table()}")
+            stored = {day for day, state in coverage.days.items() if state in THERE}
+            if stored != set(daily):
+                raise AirflowFailure(f"{resource_type}: {daily} should be stored, not {stored}.")
+    print()
+
+
 def table(ledger: dict) -> str:
     """Return the service's own account of the jobs."""
     lines = [f"{'type':<12}{'days':<27}{'job SID':<36}state"]
@@ -158,6 +182,7 @@ def main() -> None:
             for output_format in ("parquet", "raw"):
                 to_storage(airflow, output_format)
                 compare(home / "storage", output_format, sandbox.ledger())
+            show_coverage(sandbox, home / "storage", month[0], daily)
             say(f"The files are in {home.relative_to(ROOT)}/storage.")
             if stay:
                 print(f"\nAirflow: {airflow.ui_address}  login admin, password admin")
