@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import threading
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -87,13 +88,19 @@ def test_a_signal_while_the_post_is_in_flight(sandbox, raises):
         if raises:
             raise Terminated
 
+    def strike():
+        wait_for(lambda: sandbox.ledger()["jobs"])
+        time.sleep(0.1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, handle)
+    striking = threading.Thread(target=strike)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.4)
+        striking.start()
         with pytest.raises(Terminated if raises else AirflowException):
             task.execute(context_of(TaskInstance()))
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        striking.join()
         signal.signal(signal.SIGALRM, before)
 
     assert len(sandbox.ledger()["jobs"]) == 1
