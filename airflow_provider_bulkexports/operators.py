@@ -588,12 +588,13 @@ class BulkExportsMissingDaysOperator(BaseOperator):
     :param refresh_after_days: export each day once more when it is this many days old, since
         Twilio goes on to change prices and statuses. **This doubles the days that are charged.**
         What was missed is made up for during 30 days. None, the default, never does. (templated)
-    :param max_days: days of a type that a run may have exported; more fail the task, so that an
-        empty or a wrong destination does not use up the quota. (templated)
+    :param max_days: days of a type that a run may have exported. More missing days fail the task,
+        so that an empty or a wrong destination does not use up the quota; a refresh takes what
+        they leave, and goes on in the next run. (templated)
     :param bulkexports_conn_id: the connection to Twilio. (templated)
     :param object_storage_conn_id: the connection to the storage, if it needs one. (templated)
     :raises AirflowFailException: for a wrong argument, more than ``max_days``, or a refresh whose
-        transfer skips days that are there.
+        transfer does not replace days that are there.
     :raises AirflowException: when the storage or Twilio does not answer. Then nothing is missing
         for all that is known, and nothing is exported.
     """
@@ -638,7 +639,7 @@ class BulkExportsMissingDaysOperator(BaseOperator):
         check_literals(lambda day: parse_day(day, "end_day"), end_day)
 
     def prepare_template(self) -> None:
-        """Refuse a refresh that its transfer would skip as soon as the whole DAG is known."""
+        """Refuse a refresh that its transfer would not store as soon as the whole DAG is known."""
         super().prepare_template()
         with airflow_errors():
             self._require_replace()
